@@ -1,0 +1,1 @@
+//! HTTP, SigV4, XML and checksums to and from typed requests.

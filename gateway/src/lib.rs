@@ -1,0 +1,1 @@
+//! One file per S3 operation, written against traits.

@@ -1,0 +1,1 @@
+//! The Env seam implemented: the operating system, and seeded doubles for tests and simulation.

@@ -1,0 +1,1 @@
+//! Cluster map, ring builder and plans of change, as pure functions.

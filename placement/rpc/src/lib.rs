@@ -1,0 +1,1 @@
+//! The internal port: cluster identity, mutual TLS, tuned gRPC channels and servers.

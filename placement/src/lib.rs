@@ -1,0 +1,1 @@
+//! Membership, failure detection and cluster-map changes.

@@ -1,0 +1,1 @@
+//! Vocabulary: ids, names, sizes, codec, and the Env seam.

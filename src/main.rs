@@ -1,0 +1,3 @@
+//! The `dozo` binary.
+
+fn main() {}

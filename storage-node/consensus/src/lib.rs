@@ -1,0 +1,1 @@
+//! Multi-group Raft driver: log, transport, snapshots.

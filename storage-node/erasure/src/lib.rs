@@ -1,0 +1,1 @@
+//! Reed-Solomon coding of one stripe, as pure functions.

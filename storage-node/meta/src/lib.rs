@@ -1,0 +1,1 @@
+//! Object index as a state machine: command in, writes out.

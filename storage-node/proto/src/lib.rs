@@ -1,0 +1,1 @@
+//! Messages, error codes and client of a storage node.

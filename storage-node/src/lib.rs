@@ -1,0 +1,1 @@
+//! Chunk coordinator, shard service, metadata service, garbage collection.

@@ -1,0 +1,1 @@
+//! Bytes on one disk: segments, index, recovery.

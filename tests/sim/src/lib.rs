@@ -1,0 +1,1 @@
+//! The cluster in one process, with seeded faults.

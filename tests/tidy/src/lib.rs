@@ -1,0 +1,1 @@
+//! Shape checks of the tree.
