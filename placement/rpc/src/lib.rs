@@ -1,1 +1,21 @@
-//! The internal port: cluster identity, mutual TLS, tuned gRPC channels and servers.
+//! The internal port: who may speak on it, and how.
+//!
+//! Guarantees: without the cluster secret nothing on this port answers, in either direction. From the secret every process
+//! derives the same certificate authority and issues itself a certificate that names it; both ends of every connection
+//! demand one ([`Identity`]). Nothing here is derived from S3 keys.
+//!
+//! - `secret.rs`, `identity.rs`: the secret, the authority, certificates.
+//! - `channel.rs`: client side: [`Channels`] to a peer by address.
+//! - `server.rs`: [`serve`], the accept loop that a bad peer cannot stop.
+//! - `limits.rs`: windows, sizes and deadlines, with the measurements behind them.
+
+mod channel;
+mod identity;
+pub mod limits;
+mod secret;
+mod server;
+
+pub use channel::{Channels, Peer};
+pub use identity::{Identity, IdentityError, PeerIdentity, Security, Subject};
+pub use secret::{ClusterSecret, InvalidSecret};
+pub use server::serve;
