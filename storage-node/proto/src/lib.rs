@@ -1,1 +1,18 @@
-//! Messages, error codes and client of a storage node.
+//! What a storage node says and understands: messages, error codes, and the client of a node.
+//!
+//! - [`object`]: what metadata groups store of an object: versions, uploads, parts, manifests.
+//! - [`command`] and [`query`]: what a metadata group can be asked to change and to tell.
+//! - [`api`]: the traits a node implements, over gRPC or in the same process.
+//! - [`remote`] and [`serve`]: the gRPC client and server of those traits.
+//! - [`key`]: how a key hashes to an index shard, a slot and a chunk's partition.
+
+pub mod api;
+pub mod command;
+mod format;
+pub mod key;
+pub mod limits;
+pub mod object;
+pub mod query;
+pub mod remote;
+pub mod serve;
+mod wire;

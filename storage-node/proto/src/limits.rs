@@ -1,0 +1,18 @@
+//! Maximums of a storage node's messages and calls.
+
+use std::time::Duration;
+
+/// The largest message: a full listing page with large metadata, or a manifest of a 5 GiB body, with room to spare.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// A metadata call that takes longer has an unknown outcome; it covers an election and a slow disk.
+pub const META_DEADLINE: Duration = Duration::from_secs(8);
+
+/// Small shard calls: deletes, disk reports.
+pub const SHARD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// One item of a stream must arrive within this: a peer that drips or hangs is given up, however long the whole takes.
+pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Raft messages are repeated by the protocol; waiting longer than an election helps nobody.
+pub const RAFT_DEADLINE: Duration = Duration::from_secs(2);

@@ -1,0 +1,159 @@
+//! A storage node over gRPC: the client.
+//!
+//! Every call has a deadline, every stream a progress deadline. What fails on the way is `Unreachable`, or, for a metadata
+//! change, `Unknown`: it may have happened, and sending the same transaction again tells.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use placement_types::codec::{Decode, Encode};
+use placement_types::{ByteRange, DiskId, Env, GroupId, ShardId};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::api::{
+    ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, RaftApi, ShardApi, ShardError, WriteChunk, WriteShard,
+};
+use crate::command::{Command, Outcome};
+use crate::limits;
+use crate::object::ChunkEntry;
+use crate::query::{Answer, Query};
+use crate::wire::generated::storage_node_client::StorageNodeClient;
+use crate::wire::{
+    GroupRequest, Piece, RaftMessages, Request, WireError, bad, describe, from_pieces, from_reply, piece, to_piece, to_pieces,
+};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct RemoteNode {
+    env: Env,
+    control: StorageNodeClient<Channel>,
+    bulk: StorageNodeClient<Channel>,
+}
+
+impl RemoteNode {
+    pub fn new(env: Env, control: Channel, bulk: Channel) -> Self {
+        let client = |channel| {
+            StorageNodeClient::new(channel)
+                .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+        };
+        Self { env, control: client(control), bulk: client(bulk) }
+    }
+
+    /// A small call of the shard service.
+    async fn call(&self, payload: Bytes, method: ShardMethod) -> Result<Bytes, ShardError> {
+        let mut client = self.control.clone();
+        let request = Request { payload };
+        let sent = async {
+            match method {
+                ShardMethod::Delete => client.delete_shards(request).await,
+                ShardMethod::Disks => client.disks(request).await,
+            }
+        };
+        match self.env.timeout(limits::SHARD_DEADLINE, sent).await {
+            Ok(Ok(reply)) => from_reply(reply.into_inner()),
+            Ok(Err(status)) => Err(ShardError::unreachable(&status)),
+            Err(_) => Err(ShardError::Unreachable { why: "no answer within the deadline".to_owned() }),
+        }
+    }
+}
+
+enum ShardMethod {
+    Delete,
+    Disks,
+}
+
+/// A header, then the pieces of a body.
+fn with_header<E: WireError>(header: Bytes, body: ByteStream<E>) -> impl futures::Stream<Item = Piece> + Send + 'static {
+    stream::once(async move { to_piece(piece::Item::Header(header)) }).chain(to_pieces(body))
+}
+
+#[async_trait]
+impl MetaApi for RemoteNode {
+    async fn mutate(&self, group: GroupId, command: Command) -> Result<Outcome, MetaError> {
+        let mut client = self.control.clone();
+        let request = GroupRequest { group: group.0, payload: command.to_versioned() };
+        let reply = match self.env.timeout(limits::META_DEADLINE, client.mutate(request)).await {
+            Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Err(status)) => return Err(MetaError::Unknown { group, why: describe(&status) }),
+            Err(_) => return Err(MetaError::Unknown { group, why: "no answer within the deadline".to_owned() }),
+        };
+        Outcome::from_versioned(&from_reply::<MetaError>(reply)?).map_err(bad)
+    }
+
+    async fn query(&self, group: GroupId, query: Query) -> Result<Answer, MetaError> {
+        let mut client = self.control.clone();
+        let request = GroupRequest { group: group.0, payload: query.to_versioned() };
+        let reply = match self.env.timeout(limits::META_DEADLINE, client.query(request)).await {
+            Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Err(status)) => return Err(MetaError::Unavailable { group, why: describe(&status) }),
+            Err(_) => return Err(MetaError::Unavailable { group, why: "no answer within the deadline".to_owned() }),
+        };
+        Answer::from_versioned(&from_reply::<MetaError>(reply)?).map_err(bad)
+    }
+}
+
+#[async_trait]
+impl ChunkApi for RemoteNode {
+    async fn write_chunk(&self, request: WriteChunk, body: ByteStream<ChunkError>) -> Result<ChunkEntry, ChunkError> {
+        let mut client = self.bulk.clone();
+        let reply = client
+            .write_chunk(with_header(request.to_encoded(), body))
+            .await
+            .map_err(|status| ChunkError::unreachable(&status))?;
+        ChunkEntry::from_encoded(&from_reply::<ChunkError>(reply.into_inner())?).map_err(bad)
+    }
+
+    async fn read_chunk(&self, entry: ChunkEntry, range: ByteRange) -> Result<ByteStream<ChunkError>, ChunkError> {
+        let mut client = self.bulk.clone();
+        let request = Request { payload: (entry, range).to_encoded() };
+        match self.env.timeout(limits::PROGRESS_DEADLINE, client.read_chunk(request)).await {
+            Ok(Ok(pieces)) => Ok(from_pieces(self.env.clone(), pieces.into_inner())),
+            Ok(Err(status)) => Err(ChunkError::unreachable(&status)),
+            Err(_) => Err(ChunkError::Unreachable { why: "no answer within the deadline".to_owned() }),
+        }
+    }
+}
+
+#[async_trait]
+impl ShardApi for RemoteNode {
+    async fn write_shard(&self, request: WriteShard, units: ByteStream<ShardError>) -> Result<(), ShardError> {
+        let mut client = self.bulk.clone();
+        let reply = client
+            .write_shard(with_header(request.to_encoded(), units))
+            .await
+            .map_err(|status| ShardError::unreachable(&status))?;
+        from_reply(reply.into_inner()).map(|_| ())
+    }
+
+    async fn read_units(&self, disk: DiskId, shard: ShardId, first: u32, count: u32) -> Result<ByteStream<ShardError>, ShardError> {
+        let mut client = self.bulk.clone();
+        let request = Request { payload: ((disk, shard), (first, count)).to_encoded() };
+        match self.env.timeout(limits::PROGRESS_DEADLINE, client.read_units(request)).await {
+            Ok(Ok(pieces)) => Ok(from_pieces(self.env.clone(), pieces.into_inner())),
+            Ok(Err(status)) => Err(ShardError::unreachable(&status)),
+            Err(_) => Err(ShardError::Unreachable { why: "no answer within the deadline".to_owned() }),
+        }
+    }
+
+    async fn delete_shards(&self, disk: DiskId, shards: Vec<ShardId>) -> Result<(), ShardError> {
+        self.call((disk, shards).to_encoded(), ShardMethod::Delete).await.map(|_| ())
+    }
+
+    async fn disks(&self) -> Result<Vec<DiskReport>, ShardError> {
+        let payload = self.call(Bytes::new(), ShardMethod::Disks).await?;
+        Vec::<DiskReport>::from_encoded(&payload).map_err(bad)
+    }
+}
+
+#[async_trait]
+impl RaftApi for RemoteNode {
+    async fn raft(&self, messages: Vec<Bytes>) -> Result<(), Status> {
+        let mut client = self.control.clone();
+        match self.env.timeout(limits::RAFT_DEADLINE, client.raft(RaftMessages { messages })).await {
+            Ok(received) => received.map(|_| ()),
+            Err(_) => Err(Status::new(Code::DeadlineExceeded, "no answer within the deadline")),
+        }
+    }
+}
