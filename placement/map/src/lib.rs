@@ -1,1 +1,26 @@
-//! Cluster map, ring builder and plans of change, as pure functions.
+//! The cluster map and everything that is decided from it, as pure functions.
+//!
+//! - [`ClusterMap`]: nodes, disks, ring, metadata groups, slots; numbered by an epoch.
+//! - [`bucket`]: the bucket records that the system group keeps beside the map.
+//! - [`system`]: what the system group can be asked; [`apply`]: its state machine, command in, changes out; `founding`: the
+//!   first map; [`state`]: all of it in memory.
+//! - [`assign`]: the sticky minimum-movement ring builder; [`topology`]: caps and fair shares; [`write_plan`]: where a new
+//!   chunk goes; [`plan`]: what a change would move; [`profile`]: which k+m a topology can bear.
+
+pub mod apply;
+pub mod assign;
+pub mod bucket;
+mod cluster_map;
+mod format;
+mod founding;
+pub mod limits;
+mod mix;
+pub mod plan;
+pub mod profile;
+pub mod state;
+pub mod system;
+pub mod topology;
+pub mod write_plan;
+
+pub use cluster_map::{ClusterMap, Disk, DiskState, InvalidMap, Node, NodeState, Ring};
+pub use founding::{spread_over_zones, system_voters};

@@ -1,0 +1,253 @@
+//! Byte forms of the types of this crate, field by field in the order listed.
+//!
+//! Log entries, rows and files begin with [`VERSION`]; the types inside carry no version of their own. A [`ClusterMap`] that
+//! breaks its invariants does not decode, so that nobody past this point checks them again.
+//!
+//! A ring names each disk many thousand times, so it is written as a dictionary and indexes into it:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | u32 count, 16 each | the disks in the ring, in ascending order |
+//! | u32 | partitions |
+//! | per partition: u8 width, u32 each | the row: indexes into the disks |
+
+use bytes::Bytes;
+use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
+use placement_types::{DiskId, Epoch, codec_enum, codec_struct};
+
+use crate::bucket::{Bucket, BucketState, BucketVersioning};
+use crate::cluster_map::{ClusterMap, Disk, DiskState, Node, NodeState, Ring};
+use crate::system::{BucketRow, NewDisk, NewNode, SystemChange, SystemCommand, SystemOutcome};
+
+/// The newest version of the byte forms below; see [`SystemCommand::to_versioned`].
+pub(crate) const VERSION: u16 = 1;
+
+codec_struct!(Node { id, replica, address, zone, state });
+codec_enum!(NodeState, "node state" { 0 => Up {}, 1 => Down {} });
+codec_struct!(Disk { id, node, capacity_bytes, state });
+codec_enum!(DiskState, "disk state" { 0 => Good {}, 1 => ReadOnly {}, 2 => Dead {} });
+
+codec_struct!(Bucket { name, id, created, index_shards, region, owner, versioning, state });
+codec_enum!(BucketVersioning, "bucket versioning" { 0 => Unversioned {}, 1 => Enabled {}, 2 => Suspended {} });
+codec_enum!(BucketState, "bucket state" { 0 => Active {}, 1 => Deleting {} });
+codec_struct!(BucketRow { bucket, deleting_since });
+
+codec_struct!(NewDisk { disk, capacity_bytes });
+codec_struct!(NewNode { node, address, zone, disks });
+codec_struct!(SystemCommand { txn, time, change });
+codec_enum!(SystemChange, "system change" {
+    1 => Form { cluster, nodes, profile, partitions, groups },
+    2 => Register { node },
+    3 => SetNodeState { node, state },
+    4 => SetDiskState { disk, state },
+    5 => CreateBucket { bucket },
+    6 => BeginDeleteBucket { name, id },
+    7 => FinishDeleteBucket { name, id },
+    8 => CancelDeleteBucket { name, id },
+    9 => SetBucket { bucket },
+    10 => Nothing {},
+    11 => Rebalance {},
+});
+codec_enum!(SystemOutcome, "system outcome" {
+    1 => Done {},
+    2 => AlreadyFormed { cluster },
+    3 => NotFormed {},
+    4 => UnknownNode {},
+    5 => DiskTaken { disk },
+    6 => BucketExists { bucket },
+    7 => NoSuchBucket {},
+    8 => BucketBusy {},
+    9 => TooManyBuckets {},
+    10 => Malformed { why },
+});
+
+impl Encode for Ring {
+    fn encode(&self, out: &mut Encoder) {
+        let mut disks: Vec<DiskId> = self.rows.iter().flatten().copied().collect();
+        disks.sort_unstable();
+        disks.dedup();
+        disks.encode(out);
+        out.u32(u32::try_from(self.rows.len()).expect("a ring has far fewer than 2^32 partitions"));
+        for row in &self.rows {
+            out.u8(u8::try_from(row.len()).expect("a row is at most 24 wide, as profiles are"));
+            for disk in row {
+                let index = disks.binary_search(disk).expect("the dictionary was made from the rows");
+                out.u32(u32::try_from(index).expect("a ring has far fewer than 2^32 disks"));
+            }
+        }
+    }
+}
+
+impl Decode for Ring {
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let invalid = DecodeError::Invalid { what: "ring" };
+        let disks = Vec::<DiskId>::decode(input)?;
+        if !disks.windows(2).all(|pair| pair[0] < pair[1]) {
+            return Err(invalid);
+        }
+        let partitions = usize::try_from(input.u32()?).map_err(|_| invalid.clone())?;
+        if partitions > input.left() {
+            return Err(DecodeError::Truncated);
+        }
+        let mut rows = Vec::with_capacity(partitions.min(4096));
+        for _ in 0..partitions {
+            let width = usize::from(input.u8()?);
+            let mut row = Vec::with_capacity(width);
+            for _ in 0..width {
+                let index = usize::try_from(input.u32()?).map_err(|_| invalid.clone())?;
+                row.push(*disks.get(index).ok_or_else(|| invalid.clone())?);
+            }
+            rows.push(row);
+        }
+        Ok(Ring { rows })
+    }
+}
+
+/// Nodes and disks travel as lists in ascending order of their ids.
+impl Encode for ClusterMap {
+    fn encode(&self, out: &mut Encoder) {
+        self.cluster.encode(out);
+        self.epoch.encode(out);
+        self.profile.encode(out);
+        out.u32(u32::try_from(self.nodes.len()).expect("a cluster has far fewer than 2^32 nodes"));
+        self.nodes.values().for_each(|node| node.encode(out));
+        out.u32(u32::try_from(self.disks.len()).expect("a cluster has far fewer than 2^32 disks"));
+        self.disks.values().for_each(|disk| disk.encode(out));
+        self.ring.encode(out);
+        out.u32(u32::try_from(self.groups.len()).expect("a cluster has far fewer than 2^32 groups"));
+        for (group, voters) in &self.groups {
+            group.encode(out);
+            voters.encode(out);
+        }
+        self.slots.encode(out);
+    }
+}
+
+impl Decode for ClusterMap {
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let invalid = DecodeError::Invalid { what: "cluster map" };
+        let (cluster, epoch, profile) = (Decode::decode(input)?, Epoch::decode(input)?, Decode::decode(input)?);
+        let nodes = Vec::<Node>::decode(input)?;
+        let disks = Vec::<Disk>::decode(input)?;
+        let ring = Ring::decode(input)?;
+        let groups: Vec<(placement_types::GroupId, Vec<placement_types::NodeId>)> = Decode::decode(input)?;
+        let slots = Decode::decode(input)?;
+        let ascending = nodes.windows(2).all(|pair| pair[0].id < pair[1].id)
+            && disks.windows(2).all(|pair| pair[0].id < pair[1].id)
+            && groups.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if !ascending {
+            return Err(invalid);
+        }
+        let map = ClusterMap {
+            cluster,
+            epoch,
+            profile,
+            nodes: nodes.into_iter().map(|node| (node.id, node)).collect(),
+            disks: disks.into_iter().map(|disk| (disk.id, disk)).collect(),
+            ring,
+            groups: groups.into_iter().collect(),
+            slots,
+        };
+        map.check().map_err(|_| invalid)?;
+        Ok(map)
+    }
+}
+
+macro_rules! versioned {
+    ($($type:ident, $what:literal;)*) => {$(
+        impl $type {
+            /// The byte form with a version number in front, for log entries, rows and files.
+            pub fn to_versioned(&self) -> Bytes {
+                let mut out = Encoder::new();
+                out.u16(VERSION);
+                self.encode(&mut out);
+                out.finish()
+            }
+
+            /// Reads what [`Self::to_versioned`] wrote, by this or an older build.
+            pub fn from_versioned(bytes: &[u8]) -> Result<Self, DecodeError> {
+                let mut input = Decoder::new(bytes);
+                input.version($what, VERSION)?;
+                let value = Self::decode(&mut input)?;
+                input.finish()?;
+                Ok(value)
+            }
+        }
+    )*};
+}
+
+versioned! {
+    ClusterMap, "a cluster map";
+    Bucket, "a bucket";
+    BucketRow, "a bucket row";
+    SystemCommand, "a system command";
+    SystemOutcome, "a system outcome";
+}
+
+#[cfg(test)]
+mod tests {
+    use placement_types::{BucketId, BucketName, GroupId, NodeId, Timestamp, TxnId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::state::tests::formed;
+
+    #[test]
+    fn a_map_round_trips() {
+        let map = formed(6, 2, "4+2");
+        assert_eq!(ClusterMap::from_versioned(&map.to_versioned()), Ok(map));
+    }
+
+    #[test]
+    fn a_map_that_breaks_an_invariant_does_not_decode() {
+        let check = |spoil: fn(&mut ClusterMap)| {
+            let mut map = formed(3, 1, "2+1");
+            spoil(&mut map);
+            assert!(ClusterMap::from_versioned(&map.to_versioned()).is_err());
+        };
+        check(|map| map.ring.rows[0][1] = map.ring.rows[0][0]);
+        check(|map| map.ring.rows[0][1] = DiskId::from_u128(0xbad));
+        check(|map| map.ring.rows.truncate(63));
+        check(|map| map.slots[3] = GroupId(77));
+        check(|map| map.slots.truncate(1000));
+        check(|map| map.nodes.values_mut().for_each(|node| node.replica.0 = 1));
+        check(|map| map.disks.values_mut().for_each(|disk| disk.node = NodeId::from_u128(0xbad)));
+        check(|map| map.groups.values_mut().for_each(|voters| voters.clear()));
+    }
+
+    #[test]
+    fn commands_and_outcomes_round_trip() {
+        let bucket = Bucket {
+            name: BucketName::parse("photos").unwrap(),
+            id: BucketId::from_u128(1),
+            created: Timestamp::from_millis(2),
+            index_shards: 8,
+            region: "eu".into(),
+            owner: "ann".into(),
+            versioning: BucketVersioning::Suspended,
+            state: BucketState::Deleting,
+        };
+        for change in [SystemChange::CreateBucket { bucket: bucket.clone() }, SystemChange::Rebalance {}] {
+            let command = SystemCommand { txn: TxnId::from_u128(9), time: Timestamp::from_millis(3), change };
+            assert_eq!(SystemCommand::from_versioned(&command.to_versioned()), Ok(command));
+        }
+        let outcome = SystemOutcome::BucketExists { bucket };
+        assert_eq!(SystemOutcome::from_versioned(&outcome.to_versioned()), Ok(outcome));
+    }
+
+    proptest! {
+        #[test]
+        fn any_damage_to_a_map_is_an_error_or_a_sound_map(at in any::<prop::sample::Index>(), value: u8, cut: bool) {
+            let mut bytes = formed(3, 1, "2+1").to_versioned().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            if cut {
+                bytes.truncate(at);
+            }
+            if let Ok(map) = ClusterMap::from_versioned(&bytes) {
+                prop_assert_eq!(map.check(), Ok(()));
+                prop_assert_eq!(map.to_versioned().len() <= bytes.len(), true);
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Every maximum of the cluster's own state.
+
+use std::time::Duration;
+
+/// Buckets of a cluster: each is a row of the system group that every gateway may list.
+pub const BUCKETS_MAX: u64 = 100_000;
+
+/// Index shards of a bucket. A listing merges all of them, and what it reads in vain grows with their number.
+pub const INDEX_SHARDS_MAX: u16 = 1024;
+
+/// Nodes that found a cluster; later ones join.
+pub const FOUNDING_NODES_MAX: usize = 256;
+
+/// Disks of a cluster: what a ring is built for within a second.
+pub const DISKS_MAX: usize = 8192;
+
+/// Partitions of a ring. 4096 is the default; more only make sense with thousands of disks.
+pub const PARTITIONS_MAX: u32 = 1 << 18;
+
+/// Partitions of a ring unless told otherwise.
+pub const PARTITIONS_DEFAULT: u32 = 4096;
+
+/// Metadata groups: each needs a slot, and a process leads only so many.
+pub const GROUPS_MAX: u32 = placement_types::SLOTS as u32;
+
+/// Voters of a Raft group.
+pub const VOTERS_MAX: usize = 3;
+
+/// Text fields of commands: addresses, regions, owners. DNS names end at 253 bytes.
+pub const TEXT_BYTES_MAX: usize = 300;
+
+/// How many transactions the group remembers. A retry comes within seconds of its first attempt; the group sees about one
+/// command a second, and one burst of bucket creations is thousands.
+pub const TXNS_MAX: u64 = 10_000;
+
+/// How long a deletion of a bucket may go on before another deleter may take over. The first one must have given up long
+/// before: its Finish or its unfencing must not overtake the second one's work.
+pub const DELETE_LEASE: Duration = Duration::from_secs(300);

@@ -1,0 +1,207 @@
+use std::fmt::Write;
+
+use placement_types::{BucketId, ClusterId, DiskId, NodeId, Timestamp, ZoneName};
+
+use super::*;
+use crate::bucket::{Bucket, BucketState, BucketVersioning};
+use crate::cluster_map::{DiskState, NodeState};
+use crate::limits::{BUCKETS_MAX, TXNS_MAX};
+use crate::plan::Plan;
+use crate::system::{NewDisk, NewNode, SystemChange};
+
+pub(crate) fn new_disk(disk: DiskId) -> NewDisk {
+    NewDisk { disk, capacity_bytes: 1 << 40 }
+}
+
+/// Node 1 with disks 10, 11 ..., node 2 with disks 20, 21 ...; each in zone `zones[number % zones.len()]`.
+fn new_node(number: u128, disks: u128, zones: &[&str]) -> NewNode {
+    NewNode {
+        node: NodeId::from_u128(number),
+        address: format!("node-{number}:9100"),
+        zone: ZoneName::parse(zones[(number as usize - 1) % zones.len()]).unwrap(),
+        disks: (0..disks).map(|disk| new_disk(DiskId::from_u128(number * 100 + disk))).collect(),
+    }
+}
+
+fn form(nodes: u128, disks: u128, zones: &[&str], profile: Option<&str>) -> SystemChange {
+    SystemChange::Form {
+        cluster: ClusterId::from_u128(0xc1),
+        nodes: (1..=nodes).map(|number| new_node(number, disks, zones)).collect(),
+        profile: profile.map(|text| text.parse().unwrap()),
+        partitions: 64,
+        groups: 4,
+    }
+}
+
+/// A cluster in one zone.
+pub(crate) fn formed(nodes: u128, disks_per_node: u128, profile: &str) -> ClusterMap {
+    let mut state = SystemState::default();
+    let change = form(nodes, disks_per_node, &["default"], Some(profile));
+    let (outcome, _) = state.apply(&SystemCommand { txn: TxnId::from_u128(1), time: Timestamp::default(), change });
+    assert_eq!(outcome, SystemOutcome::Done);
+    state.map.unwrap()
+}
+
+fn bucket(name: &str, id: u128) -> Bucket {
+    Bucket {
+        name: BucketName::parse(name).unwrap(),
+        id: BucketId::from_u128(id),
+        created: Timestamp::default(),
+        index_shards: 8,
+        region: "eu".into(),
+        owner: "ann".into(),
+        versioning: BucketVersioning::Unversioned,
+        state: BucketState::Active,
+    }
+}
+
+/// Runs a script: a line `> command` is applied, what comes of it is written below.
+struct Script {
+    state: SystemState,
+    txn: u128,
+    seconds: u64,
+    out: String,
+}
+
+impl Script {
+    fn run(text: &str) -> String {
+        let mut script = Script { state: SystemState::default(), txn: 0, seconds: 0, out: String::new() };
+        for line in text.lines() {
+            if line.starts_with('#') || line.is_empty() {
+                writeln!(script.out, "{line}").unwrap();
+            } else if let Some(command) = line.strip_prefix("> ") {
+                writeln!(script.out, "{line}").unwrap();
+                script.step(&command.split(' ').collect::<Vec<_>>());
+            }
+        }
+        script.out
+    }
+
+    fn step(&mut self, words: &[&str]) {
+        let number = |text: &str| text.parse::<u128>().unwrap();
+        let name = |text: &str| BucketName::parse(text).unwrap();
+        let id = |text: &str| BucketId::from_u128(text.parse().unwrap());
+        self.txn += 1;
+        let change = match words {
+            ["after", seconds, "s:", rest @ ..] => {
+                self.seconds += seconds.parse::<u64>().unwrap();
+                self.txn -= 1;
+                return self.step(rest);
+            }
+            ["again:", rest @ ..] => {
+                self.txn -= 2;
+                return self.step(rest);
+            }
+            ["form", nodes, "nodes", disks, "disks", zones, rest @ ..] => {
+                form(number(nodes), number(disks), &zones.split(',').collect::<Vec<_>>(), rest.first().copied())
+            }
+            ["register", node, disks, "disks", zone] => {
+                SystemChange::Register { node: new_node(number(node), number(disks), &[zone]) }
+            }
+            ["register", node, "with", "disk", disk] => {
+                let mut node = new_node(number(node), 0, &["a"]);
+                node.disks.push(new_disk(DiskId::from_u128(number(disk))));
+                SystemChange::Register { node }
+            }
+            ["node", node, state] => {
+                let state = if *state == "up" { NodeState::Up } else { NodeState::Down };
+                SystemChange::SetNodeState { node: NodeId::from_u128(number(node)), state }
+            }
+            ["disk", disk, state] => {
+                let state = if *state == "dead" { DiskState::Dead } else { DiskState::ReadOnly };
+                SystemChange::SetDiskState { disk: DiskId::from_u128(number(disk)), state }
+            }
+            ["rebalance"] => SystemChange::Rebalance {},
+            ["nothing"] => SystemChange::Nothing {},
+            ["create", text, as_id] => SystemChange::CreateBucket { bucket: bucket(text, number(as_id)) },
+            ["version", text, as_id] => {
+                let versioning = BucketVersioning::Enabled;
+                SystemChange::SetBucket { bucket: Bucket { versioning, ..bucket(text, number(as_id)) } }
+            }
+            ["reshard", text, as_id] => {
+                SystemChange::SetBucket { bucket: Bucket { index_shards: 9, ..bucket(text, number(as_id)) } }
+            }
+            ["begin", text, of_id] => SystemChange::BeginDeleteBucket { name: name(text), id: id(of_id) },
+            ["finish", text, of_id] => SystemChange::FinishDeleteBucket { name: name(text), id: id(of_id) },
+            ["cancel", text, of_id] => SystemChange::CancelDeleteBucket { name: name(text), id: id(of_id) },
+            words => panic!("no such command: {words:?}"),
+        };
+        let time = Timestamp::from_millis(self.seconds * 1000);
+        let before = self.state.clone();
+        let (outcome, changes) = self.state.apply(&SystemCommand { txn: TxnId::from_u128(self.txn), time, change });
+        self.tell(&before, &outcome, &changes);
+    }
+
+    fn tell(&mut self, before: &SystemState, outcome: &SystemOutcome, changes: &Changes) {
+        let told = match outcome {
+            SystemOutcome::BucketExists { bucket } => format!("BucketExists {} {}", bucket.name, bucket.id.as_u128()),
+            outcome => format!("{outcome:?}"),
+        };
+        writeln!(self.out, "{told}").unwrap();
+        if let Some(map) = &changes.map {
+            write!(self.out, "  epoch {} {}", map.epoch, map.profile).unwrap();
+            match &before.map {
+                Some(before) => {
+                    write!(self.out, " moved {}", Plan::between(before, map, 0).slots_moved).unwrap();
+                    for (id, node) in &map.nodes {
+                        let old = &before.nodes[id];
+                        if old != node {
+                            write!(self.out, " node {} {:?} {} {}", id.as_u128(), node.state, node.address, node.zone).unwrap();
+                        }
+                    }
+                    for (id, disk) in &map.disks {
+                        if before.disks.get(id) != Some(disk) {
+                            write!(self.out, " disk {} {:?}", id.as_u128(), disk.state).unwrap();
+                        }
+                    }
+                }
+                None => {
+                    for (group, voters) in &map.groups {
+                        let voters: Vec<u128> = voters.iter().map(|node| node.as_u128()).collect();
+                        write!(self.out, " group {group} {voters:?}").unwrap();
+                    }
+                }
+            }
+            self.out.push('\n');
+        }
+        match &changes.bucket {
+            Some(BucketChange::Put(BucketRow { bucket, .. })) => {
+                writeln!(self.out, "  put {} {} {:?} {:?}", bucket.name, bucket.id.as_u128(), bucket.versioning, bucket.state)
+            }
+            Some(BucketChange::Remove(name)) => writeln!(self.out, "  remove {name}"),
+            None => Ok(()),
+        }
+        .unwrap();
+    }
+}
+
+#[test]
+fn the_golden_script_comes_out_as_written() {
+    let written = include_str!("../../golden/system.txt");
+    let told = Script::run(written);
+    assert!(told == written, "the script now gives:\n{told}");
+}
+
+#[test]
+fn outcomes_are_remembered_for_the_last_transactions_only() {
+    let mut state = SystemState::default();
+    let mut apply = |txn: u64, change: SystemChange| {
+        state.apply(&SystemCommand { txn: TxnId::from_u128(txn.into()), time: Timestamp::default(), change }).0
+    };
+    assert_eq!(apply(0, SystemChange::Rebalance {}), SystemOutcome::NotFormed);
+    assert_eq!(apply(1, form(1, 1, &["a"], None)), SystemOutcome::Done);
+    (2..TXNS_MAX).for_each(|txn| assert_eq!(apply(txn, SystemChange::Nothing {}), SystemOutcome::Done));
+    assert_eq!(apply(0, SystemChange::Rebalance {}), SystemOutcome::NotFormed, "still remembered");
+    apply(TXNS_MAX, SystemChange::Nothing {});
+    assert_eq!(apply(0, SystemChange::Rebalance {}), SystemOutcome::Done, "forgotten and done now");
+}
+
+#[test]
+fn there_is_a_limit_to_buckets() {
+    let map = formed(1, 1, "1+0");
+    let command = |change| SystemCommand { txn: TxnId::from_u128(5), time: Timestamp::default(), change };
+    let view = |buckets| SystemView { map: Some(&map), bucket: None, buckets };
+    let create = command(SystemChange::CreateBucket { bucket: bucket("photos", 1) });
+    assert_eq!(apply(view(BUCKETS_MAX), &create).0, SystemOutcome::TooManyBuckets);
+    assert_eq!(apply(view(BUCKETS_MAX - 1), &create).0, SystemOutcome::Done);
+}

@@ -1,0 +1,119 @@
+//! The system group's state machine: what it can be asked to change, and what comes of it.
+
+use placement_types::{BucketId, BucketName, ClusterId, DiskId, GroupId, NodeId, Profile, Timestamp, TxnId, ZoneName};
+
+use crate::bucket::Bucket;
+use crate::cluster_map::{DiskState, NodeState};
+
+/// A change to the cluster's own state. Applying it is deterministic: ids and times are inside (I8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemCommand {
+    /// Makes sending it again harmless: the group answers a repeated transaction with the first outcome.
+    pub txn: TxnId,
+    pub time: Timestamp,
+    pub change: SystemChange,
+}
+
+/// A disk as its node presents it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDisk {
+    pub disk: DiskId,
+    pub capacity_bytes: u64,
+}
+
+/// A node as it presents itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewNode {
+    pub node: NodeId,
+    pub address: String,
+    pub zone: ZoneName,
+    pub disks: Vec<NewDisk>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SystemChange {
+    /// Makes the cluster, once: the founding nodes get the replica ids 1, 2, 3 ... in the order given. Refused when a
+    /// cluster exists already. `profile: None` chooses the default of the topology.
+    Form {
+        cluster: ClusterId,
+        nodes: Vec<NewNode>,
+        profile: Option<Profile>,
+        partitions: u32,
+        groups: u32,
+    },
+    /// A node says where it is and what disks it has, at every start. New disks are added to the ring; unknown nodes are
+    /// refused.
+    Register {
+        node: NewNode,
+    },
+    SetNodeState {
+        node: NodeId,
+        state: NodeState,
+    },
+    SetDiskState {
+        disk: DiskId,
+        state: DiskState,
+    },
+    CreateBucket {
+        bucket: Bucket,
+    },
+    /// First step of DeleteBucket; from here on creation of the same name is refused until it ends.
+    BeginDeleteBucket {
+        name: BucketName,
+        id: BucketId,
+    },
+    /// Last step: every shelf is fenced and empty.
+    FinishDeleteBucket {
+        name: BucketName,
+        id: BucketId,
+    },
+    /// Something was in it: it is active again. The shelves were unfenced first.
+    CancelDeleteBucket {
+        name: BucketName,
+        id: BucketId,
+    },
+    SetBucket {
+        bucket: Bucket,
+    },
+    /// Does nothing.
+    Nothing {},
+    /// Moves the ring one step nearer to what [`crate::assign`] aims at; nothing changes when it is there.
+    Rebalance {},
+}
+
+/// A bucket with what only the system group needs to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketRow {
+    pub bucket: Bucket,
+    /// When the deletion under way began; meaningless while the bucket is active.
+    pub deleting_since: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SystemOutcome {
+    Done,
+    /// Form was refused: this is the cluster that exists.
+    AlreadyFormed {
+        cluster: ClusterId,
+    },
+    NotFormed,
+    UnknownNode,
+    /// The disk belongs to another node.
+    DiskTaken {
+        disk: DiskId,
+    },
+    BucketExists {
+        bucket: Bucket,
+    },
+    NoSuchBucket,
+    /// The bucket is being deleted: try again.
+    BucketBusy,
+    TooManyBuckets,
+    /// The command could not be decoded or breaks a rule of its type. Nothing was changed.
+    Malformed {
+        why: String,
+    },
+}
+
+/// The group that a founding command made first; a convenience for readers of a map.
+pub const FIRST_METADATA_GROUP: GroupId = GroupId(1);
