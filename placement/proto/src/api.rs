@@ -1,0 +1,56 @@
+//! The placement service as its callers see it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use placement_map::ClusterMap;
+use placement_map::bucket::Bucket;
+use placement_map::system::{SystemCommand, SystemOutcome};
+use placement_types::{BucketName, DiskId, Epoch, NodeId};
+use tokio::sync::watch;
+
+/// The newest map a process knows. `None` until the cluster is formed and found.
+pub type MapWatch = watch::Receiver<Option<Arc<ClusterMap>>>;
+
+/// Reads and writes of the system group. All are linearizable unless they say otherwise.
+#[async_trait]
+pub trait PlacementApi: Send + Sync {
+    /// Proposes a change and waits until it is applied on the leader.
+    async fn propose(&self, command: SystemCommand) -> Result<SystemOutcome, PlacementError>;
+
+    async fn bucket(&self, name: &BucketName) -> Result<Option<Bucket>, PlacementError>;
+
+    /// In name order.
+    async fn buckets(&self) -> Result<Vec<Bucket>, PlacementError>;
+
+    /// Long poll: answers as soon as there is a map newer than `known`, else after some seconds with what there is. Any replica
+    /// answers, from what it has applied.
+    async fn newer_map(&self, known: Epoch) -> Result<Arc<ClusterMap>, PlacementError>;
+
+    /// A node is alive and its disks are as reported.
+    async fn heartbeat(&self, beat: Heartbeat) -> Result<(), PlacementError>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub node: NodeId,
+    /// Disks that take no more shards, or are dead; every other disk of the node is good.
+    pub full: Vec<DiskId>,
+    pub dead: Vec<DiskId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlacementError {
+    #[error("this node does not lead the system group")]
+    NotLeader { leader: Option<NodeId> },
+    #[error("no cluster is formed yet")]
+    NotFormed,
+    /// It certainly did not happen.
+    #[error("the system group cannot be served now: {why}")]
+    Unavailable { why: String },
+    /// It may have happened; send the same transaction again.
+    #[error("the outcome in the system group is unknown: {why}")]
+    Unknown { why: String },
+    #[error("bad message: {why}")]
+    BadMessage { why: String },
+}
