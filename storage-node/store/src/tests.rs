@@ -1,0 +1,10 @@
+//! Tests of the whole store, on a simulated machine. Each submodule is one kind of promise.
+
+mod crash;
+mod damage;
+mod identity;
+mod machine;
+mod model;
+mod rocks;
+mod space;
+mod writing;
