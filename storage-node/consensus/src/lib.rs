@@ -1,1 +1,49 @@
-//! Multi-group Raft driver: log, transport, snapshots.
+//! Multi-group Raft: many replicated logs on one node, driven by one loop over one fsynced file. It knows no S3.
+//!
+//! Guarantees:
+//! - [`Consensus::propose`] answers with the machine's reply only when the entry is fsynced on a majority and applied here.
+//!   What was acknowledged survives kill -9 and power cuts of every node (K1).
+//! - [`Consensus::read_barrier`] never passes on a deposed leader, however long it was paused (ReadIndex, no leases).
+//! - State and applied index change together (I8); the log is purged only up to what the state has durably (I11); a replica
+//!   never forgets a vote or an acknowledged entry: it refuses to start instead (I12); after a failed fsync nothing is
+//!   acknowledged any more (I14).
+//! - Bytes from other replicas and from disk are checked before Raft, which asserts a lot, sees them.
+//!
+//! Left to others: what entries mean ([`Machine`]), how messages travel ([`Transport`]), who the members should be.
+//!
+//! How it works: `driver` owns one raft-rs `RawNode` per group. Each turn it takes what arrived, lets every group produce work,
+//! puts all their records into the next frame of the `log` and, when the fsync before has returned, starts the next one.
+//! Messages that promise something wait for their fsync. Committed entries are applied away from the loop, per group in order.
+//!
+//! ```text
+//!  propose ┐                 ┌─> leader's appends ─────────────> Transport
+//!  read    ├─> driver turn ──┼─> log frame ─> fsync ─> votes, acks ─┘
+//!  step    ┘   (all groups)  └─> committed entries ─> Machine ─> WriteBatch with applied index ─> Kv ─> replies
+//! ```
+//!
+//! A replica that is too far behind for the log gets a snapshot (`snapshot`): the group's pairs in a file, sent in chunks,
+//! synced, recorded in the log, and only then put into the store, again from the file if a crash intervenes.
+
+mod config;
+mod consensus;
+mod driver;
+mod error;
+mod format;
+pub mod limits;
+mod log;
+mod logger;
+mod machine;
+mod snapshot;
+mod status;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::Config;
+pub use consensus::{Consensus, Machines};
+pub use error::{CreateGroupError, MembersError, ProposeError, ReadError, ReadStateError, StartError, TransferError};
+pub use format::state_prefix;
+pub use log::LogError;
+pub use machine::{Machine, Transport};
+pub use status::{GroupStatus, Health, Leaders, Leadership, Role};
