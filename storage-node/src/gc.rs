@@ -1,0 +1,103 @@
+//! Garbage collection: deletes the shards of chunks that nothing refers to any more.
+//!
+//! The leader of a group goes through its gc queue: entries older than the grace (readers under way, X3), shard by shard id
+//! (I5), then `FinishGc` for the chunks whose shards are gone from every disk. Everything is idempotent: a crash between the
+//! delete and the command only repeats the delete. A chunk with a disk that cannot be reached stays queued until the disk is
+//! back or was removed; the round goes on behind it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::future::join_all;
+use placement_types::{ChunkId, DiskId, GroupId, ShardId, Timestamp};
+use storage_node_proto::api::MetaError;
+use storage_node_proto::command::{Change, Garbage};
+use storage_node_proto::query::{Answer, Query};
+
+use crate::duties::Duties;
+use crate::limits::{DELETE_BATCH, PAGES_PER_ROUND_MAX, QUEUE_PAGE};
+use crate::metrics;
+
+/// One round over the groups this node leads.
+pub(crate) async fn round(duties: &Duties) {
+    for group in duties.leadership.led_groups() {
+        if let Err(error) = collect(duties, group).await {
+            tracing::info!(%group, %error, "garbage collection of a group was put off");
+        }
+    }
+}
+
+/// Goes once through a group's queue. Returns how many chunks left it.
+pub(crate) async fn collect(duties: &Duties, group: GroupId) -> Result<usize, MetaError> {
+    let grace = u64::try_from(duties.limits.gc_grace.as_millis()).unwrap_or(u64::MAX);
+    let before = Timestamp::from_millis(duties.env.now().as_millis().saturating_sub(grace));
+    let mut round = Round::default();
+    let (mut after, mut collected) = (None, 0);
+    for _ in 0..PAGES_PER_ROUND_MAX {
+        let query = Query::Garbage { before, after, limit: QUEUE_PAGE };
+        let Answer::Garbage { garbage } = duties.groups.query(group, &query).await? else {
+            return Err(MetaError::BadMessage { why: "the answer is not about garbage".into() });
+        };
+        let Some(last) = garbage.last() else { break };
+        after = Some((last.since, last.entry.chunk));
+        let chunks = round.delete(duties, &garbage).await;
+        if !chunks.is_empty() {
+            collected += chunks.len();
+            metrics::garbage_collected(chunks.len());
+            // Not beyond what was seen: a chunk may have more garbage on the pages to come.
+            let seen = before.min(last.since.plus(Duration::from_millis(1)));
+            duties.propose(group, Change::FinishGc { chunks, before: seen }).await?;
+        }
+        if garbage.len() < QUEUE_PAGE as usize {
+            break;
+        }
+    }
+    Ok(collected)
+}
+
+/// What a round has learnt so far.
+#[derive(Default)]
+struct Round {
+    /// Disks that failed a call: not asked again in this round.
+    unreachable: BTreeSet<DiskId>,
+    /// Chunks with garbage on such a disk. `FinishGc` drops all garbage of a chunk, so none of these may be finished.
+    waiting: BTreeSet<ChunkId>,
+}
+
+impl Round {
+    /// Deletes, all disks at once, and returns the chunks of which nothing is left.
+    async fn delete(&mut self, duties: &Duties, garbage: &[Garbage]) -> Vec<ChunkId> {
+        let mut by_disk: BTreeMap<DiskId, Vec<ShardId>> = BTreeMap::new();
+        for Garbage { entry, .. } in garbage {
+            for (index, disk) in entry.shards.iter().enumerate() {
+                let (Some(disk), Ok(index)) = (*disk, u8::try_from(index)) else { continue };
+                by_disk.entry(disk).or_default().push(ShardId { chunk: entry.chunk, index });
+            }
+        }
+        by_disk.retain(|disk, _| !self.unreachable.contains(disk));
+        let deletes = by_disk.into_iter().map(|(disk, shards)| async move { (disk, delete_on(duties, disk, shards).await) });
+        let failed = join_all(deletes).await.into_iter().filter(|(_, gone)| !gone).map(|(disk, _)| disk);
+        self.unreachable.extend(failed);
+
+        let stuck = |entry: &Garbage| entry.entry.shards.iter().flatten().any(|disk| self.unreachable.contains(disk));
+        self.waiting.extend(garbage.iter().filter(|entry| stuck(entry)).map(|entry| entry.entry.chunk));
+        let finished: BTreeSet<ChunkId> = garbage.iter().map(|garbage| garbage.entry.chunk).collect();
+        finished.difference(&self.waiting).copied().collect()
+    }
+}
+
+/// Whether the shards are gone, durably. On a disk that was removed from the cluster they count as gone (I7).
+async fn delete_on(duties: &Duties, disk: DiskId, shards: Vec<ShardId>) -> bool {
+    if duties.holders.is_removed(disk) {
+        return true;
+    }
+    let Some(holder) = duties.holders.holder(disk) else { return false };
+    for batch in shards.chunks(DELETE_BATCH) {
+        let deleted = duties.env.timeout(duties.limits.call, holder.shards.delete_shards(disk, batch.to_vec())).await;
+        if !matches!(deleted, Ok(Ok(()))) {
+            tracing::debug!(%disk, "garbage waits for a disk");
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,130 @@
+//! Every maximum, deadline and interval of this service, with its reason.
+//!
+//! Counts that bound memory are constants. Times are in [`Limits`], so that a test need not wait a quarter of an hour for a
+//! grace period; production uses [`Limits::default`] and offers no option for them.
+
+use std::time::Duration;
+
+/// How many coded units may wait for one shard's writer. Two keep disk and network busy while the next stripe is coded; with
+/// k+m writers a chunk in flight holds at most about three stripes.
+pub(crate) const UNITS_QUEUED_MAX: usize = 2;
+
+/// A shard's writer that has no unit yet says so this often: well within `storage-node-proto`'s progress deadline of 15 s.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
+/// How many stripes a read fetches ahead of its consumer.
+pub(crate) const STRIPES_AHEAD_MAX: usize = 1;
+
+/// How many units the shard service reads from a disk at once for a stream: at most two stripes' worth.
+pub(crate) const READ_BATCH_UNITS: u32 = 2;
+
+/// How many reads and look-ups one disk answers at once. A disk that hangs keeps so many threads, of the runtime's 512.
+pub(crate) const CALLS_PER_DISK_MAX: usize = 48;
+
+/// A disk that does not tell its free space within this is reported dead until it does.
+pub(crate) const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a disk may take to finish its queue and checkpoint at shutdown.
+pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How many entries of its gc or repair queue a group is asked for at once; with full manifest entries some 100 KiB.
+pub(crate) const QUEUE_PAGE: u32 = 512;
+
+/// How many chunks of one group are repaired at a time: repair leaves most of the disks and network to clients.
+pub(crate) const REPAIRS_AT_ONCE: usize = 2;
+
+/// How many shards one delete call names.
+pub(crate) const DELETE_BATCH: usize = 1024;
+
+/// How many a peer may name: what no own caller exceeds.
+pub(crate) const DELETES_PER_CALL_MAX: usize = 16 << 10;
+
+/// How many transactions one `Referenced` query or `AbortTxns` command names.
+pub(crate) const TXNS_BATCH: usize = 1000;
+
+/// How many index entries of a disk the scrub holds at once.
+pub(crate) const SCRUB_PAGE: usize = 4096;
+
+/// How many pages of a group's queue one round works through at most; what is left waits for the next round.
+pub(crate) const PAGES_PER_ROUND_MAX: usize = 1000;
+
+/// How many segments of a disk one maintenance round compacts, so that the other disks and the checkpoint get their turn.
+pub(crate) const COMPACTIONS_PER_ROUND_MAX: usize = 4;
+
+/// How many `Forget` commands one round sends to a group; each drops a bounded number of rows.
+pub(crate) const FORGETS_PER_ROUND_MAX: usize = 100;
+
+/// How many voters in a row a group call asks before it gives up: two rounds over three voters, hints included.
+pub(crate) const LEADER_HOPS_MAX: usize = 8;
+
+/// Deadlines and intervals.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How long one unit may wait for a place in a writer's queue. A disk that takes none for so long has left the write (D21).
+    pub unit_push: Duration,
+    /// How long the other writers of a chunk wait altogether for those that lag, once the others are a quorum.
+    pub lag_total: Duration,
+    /// How long after the last unit a quorum of fsyncs may take.
+    pub finish: Duration,
+    /// How long the rest may take once the quorum is there. What misses it is repaired later.
+    pub finish_straggler: Duration,
+    /// How long either lasts for disks that are not expected to answer.
+    pub doubtful: Duration,
+    /// How long a disk that missed a deadline is not expected to answer.
+    pub suspicion: Duration,
+    /// A unit that has not come by then is read from another shard as well.
+    pub read_hedge: Duration,
+    /// How long a stripe may take altogether.
+    pub read_stripe: Duration,
+    /// A delete, query or other small call to a peer.
+    pub call: Duration,
+    /// How long a failed write may try to delete what it left before it says so.
+    pub cleanup: Duration,
+    /// A proposal or read barrier: it covers an election and a slow disk, and ends before a peer stops waiting for it.
+    pub propose: Duration,
+    /// Garbage is kept this long for readers that still hold its manifest (X3).
+    pub gc_grace: Duration,
+    pub gc_interval: Duration,
+    /// How long the shards of an uncommitted transaction are left alone: longer than any PUT of one body may take.
+    pub orphan_lease: Duration,
+    /// With the lease it bounds how long the shards of a dead write stay (P2).
+    pub orphan_interval: Duration,
+    /// How often all shards are asked about, not only those whose lease ran out: it finds what a disk brought back.
+    pub orphan_full_interval: Duration,
+    pub repair_interval: Duration,
+    /// Checkpoints bound how much of a segment's tail a restart has to scan.
+    pub maintenance_interval: Duration,
+    /// Transaction outcomes and fences older than this are forgotten; no request is retried for so long.
+    pub forget_after: Duration,
+    pub forget_interval: Duration,
+    /// How often the node looks whether it became a voter of a group, besides at every new map.
+    pub groups_interval: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            unit_push: Duration::from_secs(5),
+            lag_total: Duration::from_secs(5),
+            finish: Duration::from_secs(15),
+            finish_straggler: Duration::from_secs(3),
+            doubtful: Duration::from_millis(100),
+            suspicion: Duration::from_secs(10),
+            read_hedge: Duration::from_secs(1),
+            read_stripe: Duration::from_secs(20),
+            call: Duration::from_secs(10),
+            cleanup: Duration::from_secs(3),
+            propose: Duration::from_secs(7),
+            gc_grace: Duration::from_secs(15 * 60),
+            gc_interval: Duration::from_secs(30),
+            orphan_lease: Duration::from_secs(60 * 60),
+            orphan_interval: Duration::from_secs(20 * 60),
+            orphan_full_interval: Duration::from_secs(24 * 60 * 60),
+            repair_interval: Duration::from_secs(5),
+            maintenance_interval: Duration::from_secs(30),
+            forget_after: Duration::from_secs(7 * 24 * 60 * 60),
+            forget_interval: Duration::from_secs(60 * 60),
+            groups_interval: Duration::from_secs(5),
+        }
+    }
+}

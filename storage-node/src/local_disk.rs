@@ -1,0 +1,138 @@
+//! One open disk of this node, fenced off from the others: a disk that hangs takes no more than its own share of threads.
+//!
+//! Reading and asking a disk block a thread each, for ever if the disk never answers (D22). Every such call runs in a task of
+//! its own that holds one of the disk's places until the call really ends, even when whoever asked has long gone to another
+//! shard. When all places are taken, further callers wait without a thread, until their own deadline.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use placement_types::{DiskId, Env, ShardId};
+use storage_node_proto::api::{DiskHealth, DiskReport};
+use storage_node_store::{Disk, DiskState, ReadError, ShardSummary, Usage};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::limits::CALLS_PER_DISK_MAX;
+use crate::metrics;
+
+/// What a call on a disk found out.
+pub(crate) enum Called<T> {
+    Answered(T),
+    /// The call died with the process's runtime.
+    Lost,
+}
+
+#[derive(Debug)]
+pub(crate) struct LocalDisk {
+    pub id: DiskId,
+    env: Env,
+    disk: Disk,
+    calls: Arc<Semaphore>,
+    /// The probe's own place: one that hangs is not followed by another.
+    probes: Arc<Semaphore>,
+}
+
+impl LocalDisk {
+    pub fn new(env: Env, disk: Disk) -> Self {
+        let (calls, probes) = (Arc::new(Semaphore::new(CALLS_PER_DISK_MAX)), Arc::new(Semaphore::new(1)));
+        Self { id: disk.identity().disk, env, disk, calls, probes }
+    }
+
+    /// The disk itself, for calls that wait in its queue and not on a thread: writes, deletes and upkeep.
+    pub fn store(&self) -> &Disk {
+        &self.disk
+    }
+
+    pub async fn read_units(&self, shard: ShardId, first: u32, count: u32) -> Called<Result<Vec<Bytes>, ReadError>> {
+        let disk = self.disk.clone();
+        self.call(&self.calls, async move { disk.read_units(shard, first, count).await }).await
+    }
+
+    pub async fn stat(&self, shard: ShardId) -> Called<Result<ShardSummary, ReadError>> {
+        let disk = self.disk.clone();
+        self.call(&self.calls, async move { disk.stat(shard).await }).await
+    }
+
+    /// The disk as it is now. One that does not answer within `limit` is as good as dead.
+    pub async fn report(&self, limit: Duration) -> DiskReport {
+        let disk = self.disk.clone();
+        let usage = self.call(&self.probes, async move { disk.usage().await });
+        let usage: Option<Usage> = match self.env.timeout(limit, usage).await {
+            Ok(Called::Answered(Ok(usage))) => Some(usage),
+            Ok(Called::Answered(Err(_)) | Called::Lost) | Err(_) => None,
+        };
+        let report = DiskReport {
+            disk: self.id,
+            path: self.disk.path().display().to_string(),
+            health: usage.as_ref().map_or(DiskHealth::Dead, |usage| health(&usage.state)),
+            total_bytes: usage.as_ref().map_or(0, |usage| usage.total_bytes),
+            available_bytes: usage.as_ref().map_or(0, |usage| usage.available_bytes),
+            shard_bytes: usage.as_ref().map_or(0, |usage| usage.live_bytes),
+            shards: usage.as_ref().map_or(0, |usage| usage.shards),
+        };
+        metrics::disk(self.id, report.shard_bytes, report.available_bytes);
+        report
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        places: &Arc<Semaphore>,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Called<T> {
+        let Ok(place) = places.clone().acquire_owned().await else { return Called::Lost };
+        let (sender, receiver) = oneshot::channel();
+        let task = self.env.spawn("disk-call", async move {
+            let value = work.await;
+            drop(place);
+            let _ = sender.send(value);
+        });
+        // It outlives a caller that gives up: only its end gives the place back.
+        task.detach();
+        receiver.await.map_or(Called::Lost, Called::Answered)
+    }
+}
+
+fn health(state: &DiskState) -> DiskHealth {
+    match state {
+        DiskState::Good => DiskHealth::Good,
+        DiskState::Full => DiskHealth::Full,
+        DiskState::Dead { .. } => DiskHealth::Dead,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use placement_env::sim;
+    use placement_types::{ChunkId, ClusterId, NodeId};
+    use storage_node_kv::MemoryKv;
+    use storage_node_store::{DiskIdentity, ExpectedIdentity, Options};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_hang_keep_their_places_and_take_no_more() {
+        let (env, _) = sim::env(1);
+        let identity = DiskIdentity { cluster: ClusterId::from_u128(1), node: NodeId::from_u128(2), disk: DiskId::from_u128(3) };
+        let path = Path::new("/disk");
+        Disk::format(&env, path, identity).await.unwrap();
+        let index = Arc::new(|_: &Path| Ok(Arc::new(MemoryKv::new()) as _));
+        let disk = Disk::open(&env, path, ExpectedIdentity::exactly(identity), index, Options::for_disk(1 << 30)).await.unwrap();
+        let disk = LocalDisk::new(env.clone(), disk);
+        let second = Duration::from_secs(1);
+        for _ in 0..CALLS_PER_DISK_MAX {
+            // Whoever asked gives up; the call goes on.
+            let hung = disk.call(&disk.calls, std::future::pending::<()>());
+            assert!(env.timeout(second, hung).await.is_err());
+        }
+        let shard = ShardId { chunk: ChunkId::from_u128(4), index: 0 };
+        assert!(env.timeout(second, disk.stat(shard)).await.is_err(), "no place is left");
+        // The probe has its own place, and says so when even that hangs.
+        assert_eq!(disk.report(second).await.health, DiskHealth::Good);
+        assert!(env.timeout(second, disk.call(&disk.probes, std::future::pending::<()>())).await.is_err());
+        assert_eq!(disk.report(second).await.health, DiskHealth::Dead);
+    }
+}

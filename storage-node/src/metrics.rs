@@ -1,0 +1,64 @@
+//! The names of this service's metrics, behind typed functions. No other module names one.
+
+use metrics::{counter, gauge, histogram};
+use placement_types::DiskId;
+use std::time::Duration;
+
+/// A chunk was written; `missing` of its shards are owed to repair.
+pub(crate) fn chunk_written(bytes: u64, missing: usize, took: Duration) {
+    counter!("dozo_chunks_written_total").increment(1);
+    counter!("dozo_chunk_bytes_written_total").increment(bytes);
+    histogram!("dozo_chunk_write_seconds").record(took.as_secs_f64());
+    if missing > 0 {
+        counter!("dozo_chunks_written_degraded_total").increment(1);
+    }
+}
+
+pub(crate) fn chunk_write_failed() {
+    counter!("dozo_chunk_write_failures_total").increment(1);
+}
+
+pub(crate) fn shard_writer_failed() {
+    counter!("dozo_shard_writer_failures_total").increment(1);
+}
+
+pub(crate) fn bitrot_detected() {
+    counter!("dozo_bitrot_detected_total").increment(1);
+}
+
+pub(crate) fn shard_missing() {
+    counter!("dozo_shards_missing_total").increment(1);
+}
+
+pub(crate) fn read_hedged() {
+    counter!("dozo_reads_hedged_total").increment(1);
+}
+
+pub(crate) fn stripe_rebuilt() {
+    counter!("dozo_stripes_rebuilt_total").increment(1);
+}
+
+pub(crate) fn chunk_unreadable() {
+    counter!("dozo_chunks_unreadable_total").increment(1);
+}
+
+pub(crate) fn garbage_collected(chunks: usize) {
+    counter!("dozo_gc_chunks_total").increment(chunks as u64);
+}
+
+pub(crate) fn orphans_deleted(shards: usize) {
+    counter!("dozo_orphan_shards_deleted_total").increment(shards as u64);
+}
+
+pub(crate) fn shard_repaired() {
+    counter!("dozo_shards_repaired_total").increment(1);
+}
+
+pub(crate) fn repair_failed() {
+    counter!("dozo_repair_failures_total").increment(1);
+}
+
+pub(crate) fn disk(disk: DiskId, shard_bytes: u64, available_bytes: u64) {
+    gauge!("dozo_disk_shard_bytes", "disk" => disk.to_string()).set(shard_bytes as f64);
+    gauge!("dozo_disk_available_bytes", "disk" => disk.to_string()).set(available_bytes as f64);
+}

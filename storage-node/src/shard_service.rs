@@ -1,0 +1,129 @@
+//! The shard service: the disks of this node, as peers and the coordinator here see them.
+//!
+//! It adds nothing to what a disk promises: a shard is acknowledged after its fsync, every unit read was verified.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use placement_types::{DiskId, ShardId};
+use storage_node_proto::api::{ByteStream, DiskReport, ShardApi, ShardError, WriteShard};
+use storage_node_store::{Owner, ReadError, WriteError};
+
+use crate::disks::Disks;
+use crate::limits::{DELETES_PER_CALL_MAX, READ_BATCH_UNITS};
+use crate::local_disk::{Called, LocalDisk};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ShardService {
+    pub disks: Arc<Disks>,
+}
+
+impl ShardService {
+    fn disk(&self, disk: DiskId) -> Result<&Arc<LocalDisk>, ShardError> {
+        self.disks.get(disk).ok_or(ShardError::NoSuchDisk { disk })
+    }
+}
+
+#[async_trait]
+impl ShardApi for ShardService {
+    async fn write_shard(&self, request: WriteShard, mut units: ByteStream<ShardError>) -> Result<(), ShardError> {
+        let disk = self.disk(request.disk)?;
+        let owner = Owner { txn: request.owner.txn, slot: request.owner.slot };
+        let mut writer = disk.store().writer(request.shard, owner, request.profile);
+        // A unit stream that fails drops the writer: an unfinished shard was never there.
+        while let Some(unit) = units.next().await {
+            let unit = unit?;
+            // An empty item is a sign of life from a coordinator that waits for its client.
+            if !unit.is_empty() {
+                writer.append(unit).await.map_err(shard_error)?;
+            }
+        }
+        writer.finish().await.map_err(shard_error)?;
+        // The store takes a repetition as done whoever wrote first. Under another transaction it is not: a scrub that finds
+        // the first one unreferenced would delete the shard under the second one's manifest.
+        match disk.stat(request.shard).await {
+            Called::Answered(Ok(summary)) if summary.txn == owner.txn => Ok(()),
+            Called::Answered(Ok(_)) => Err(ShardError::Exists { disk: request.disk, shard: request.shard }),
+            Called::Answered(Err(error)) => Err(read_error(request.disk, request.shard, error)),
+            Called::Lost => Err(lost()),
+        }
+    }
+
+    async fn read_units(&self, id: DiskId, shard: ShardId, first: u32, count: u32) -> Result<ByteStream<ShardError>, ShardError> {
+        let disk = self.disk(id)?.clone();
+        let end = first.checked_add(count).ok_or_else(|| ShardError::BadMessage { why: "the units end beyond u32".into() })?;
+        // The first batch is read here: whether the shard is there at all is the call's answer, not its stream's.
+        let batch = read_batch(&disk, shard, first, end).await?;
+        let next = first + u32::try_from(batch.len()).expect("a batch is small");
+        let rest = futures::stream::unfold(Some((disk, next)), move |state| async move {
+            let (disk, next) = state?;
+            if next == end {
+                return None;
+            }
+            match read_batch(&disk, shard, next, end).await {
+                Ok(batch) => {
+                    let next = next + u32::try_from(batch.len()).expect("a batch is small");
+                    let units: Vec<_> = batch.into_iter().map(Ok).collect();
+                    Some((futures::stream::iter(units), Some((disk, next))))
+                }
+                Err(error) => Some((futures::stream::iter(vec![Err(error)]), None)),
+            }
+        });
+        Ok(futures::stream::iter(batch.into_iter().map(Ok)).chain(rest.flatten()).boxed())
+    }
+
+    async fn delete_shards(&self, disk: DiskId, shards: Vec<ShardId>) -> Result<(), ShardError> {
+        if shards.len() > DELETES_PER_CALL_MAX {
+            return Err(ShardError::BadMessage { why: "too many shards in one call".into() });
+        }
+        self.disk(disk)?.store().delete_shards(shards).await.map_err(shard_error)
+    }
+
+    async fn disks(&self) -> Result<Vec<DiskReport>, ShardError> {
+        Ok(self.disks.reports().await)
+    }
+}
+
+/// Some units from `first` on, at least one unless `first` is `end`.
+async fn read_batch(disk: &LocalDisk, shard: ShardId, first: u32, end: u32) -> Result<Vec<Bytes>, ShardError> {
+    if first == end {
+        return Ok(Vec::new());
+    }
+    let count = (end - first).min(READ_BATCH_UNITS);
+    match disk.read_units(shard, first, count).await {
+        Called::Answered(units) => units.map_err(|error| read_error(disk.id, shard, error)),
+        Called::Lost => Err(lost()),
+    }
+}
+
+fn lost() -> ShardError {
+    ShardError::Unreachable { why: "the node is going down".into() }
+}
+
+/// What a caller can do about a failed write or delete.
+pub(crate) fn shard_error(error: WriteError) -> ShardError {
+    let why = error.to_string();
+    match error {
+        WriteError::Dead { disk, why } => ShardError::Dead { disk, why },
+        WriteError::Closed { disk } => ShardError::Dead { disk, why },
+        WriteError::Full { disk } => ShardError::Full { disk },
+        WriteError::AlreadyExists { disk, shard } => ShardError::Exists { disk, shard },
+        WriteError::UnitTooLarge { .. } | WriteError::TooManyUnits { .. } => ShardError::BadMessage { why },
+    }
+}
+
+fn read_error(disk: DiskId, shard: ShardId, error: ReadError) -> ShardError {
+    let why = error.to_string();
+    match error {
+        ReadError::NotFound { disk, shard } => ShardError::NotFound { disk, shard },
+        ReadError::Corrupt { disk, shard, unit } => ShardError::Corrupt { disk, shard, unit },
+        // A shard with fewer units than its chunk has stripes is not the shard of the manifest.
+        ReadError::NoSuchUnit { disk, shard, unit, .. } => ShardError::Corrupt { disk, shard, unit },
+        ReadError::CorruptSeal { disk, shard } => ShardError::Corrupt { disk, shard, unit: 0 },
+        ReadError::Io { .. } => ShardError::Corrupt { disk, shard, unit: 0 },
+        ReadError::Index { disk, .. } => ShardError::Dead { disk, why },
+    }
+}

@@ -1,0 +1,396 @@
+//! Garbage collection, the orphan scrub and repair, end to end: real disks on a simulated file system, the real metadata state
+//! machine, several nodes in one process. Time is paused.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use placement_env::sim;
+use placement_map::{ClusterMap, NodeState};
+use placement_types::{BucketId, ByteRange, ChunkId, DiskId, Env, GroupId, ObjectKey, ShardId, TxnId};
+use storage_node_kv::MemoryKv;
+use storage_node_proto::api::{ChunkApi, MetaApi, Owner, ShardApi, ShardError, WriteChunk, WriteShard};
+use storage_node_proto::command::{Change, Command, Outcome, Shelf, WriteCondition};
+use storage_node_proto::object::{
+    ChunkEntry, Data, DataRef, ObjectAttributes, ObjectRecord, VersionBody, VersionSelector, Versioning,
+};
+use storage_node_proto::query::{Answer, Query};
+use storage_node_store::IndexOpener;
+use tokio::sync::watch;
+
+use crate::coordinator::Coordinator;
+use crate::disks::{DiskDir, Disks};
+use crate::doubles::{FakeNode, FakeNodes, LocalMeta, body, content, disk_id, map, node_id, suspects};
+use crate::duties::Duties;
+use crate::group_client::GroupClient;
+use crate::holders::Holders;
+use crate::limits::Limits;
+use crate::local_disk::LocalDisk;
+use crate::orphans::OrphanScrub;
+use crate::shard_service::ShardService;
+use crate::{gc, maintenance, repair};
+
+const GROUP: GroupId = GroupId(1);
+const SHELF: Shelf = Shelf { bucket: BucketId::from_u128(5), index_shard: 0 };
+
+/// Some nodes with one disk each; node 0 leads the only group and coordinates.
+struct Cluster {
+    env: Env,
+    duties: Duties,
+    disks: Vec<Arc<Disks>>,
+    peers: Arc<FakeNodes>,
+    maps: watch::Sender<Option<Arc<ClusterMap>>>,
+    meta: Arc<LocalMeta>,
+    profile: placement_types::Profile,
+}
+
+impl Cluster {
+    async fn new(nodes: usize, profile: &str) -> Self {
+        let (env, _) = sim::env(1);
+        let profile = profile.parse().unwrap();
+        let (maps, watch) = watch::channel(Some(Arc::new(map(nodes, 1, profile))));
+        let meta = Arc::new(LocalMeta::new(GROUP));
+        let peers = Arc::new(FakeNodes::default());
+        let mut disks = Vec::new();
+        let index: IndexOpener = Arc::new(|_| Ok(Arc::new(MemoryKv::new())));
+        let cluster = map(nodes, 1, profile).cluster;
+        for node in 0..nodes {
+            let dir = DiskDir { path: PathBuf::from(format!("/node-{node}")), fresh: Some(disk_id(node, 0)) };
+            disks.push(Arc::new(Disks::open(&env, cluster, node_id(node), &[dir], &index).await.unwrap()));
+        }
+        let limits = Arc::new(Limits::default());
+        let local: Arc<dyn ShardApi> = Arc::new(ShardService { disks: disks[0].clone() });
+        let holders = Holders { me: node_id(0), local, nodes: peers.clone(), maps: watch.clone(), suspects: suspects(&env) };
+        let coordinator = Coordinator { env: env.clone(), holders: holders.clone(), limits: limits.clone() };
+        let groups = GroupClient {
+            env: env.clone(),
+            me: node_id(0),
+            local: meta.clone(),
+            nodes: peers.clone(),
+            maps: watch,
+            limits: limits.clone(),
+        };
+        let duties = Duties { env: env.clone(), limits, leadership: meta.clone(), groups, holders, coordinator };
+        let cluster = Self { env, duties, disks, peers, maps, meta, profile };
+        (1..nodes).for_each(|node| cluster.connect(node));
+        cluster
+    }
+
+    fn connect(&self, node: usize) {
+        let shards = Arc::new(ShardService { disks: self.disks[node].clone() });
+        self.peers.nodes.lock().insert(node_id(node), Arc::new(FakeNode { shards, meta: Some(self.meta.clone()) }));
+    }
+
+    fn disconnect(&self, node: usize) {
+        self.peers.nodes.lock().remove(&node_id(node));
+    }
+
+    fn set_state(&self, node: usize, state: NodeState) {
+        self.maps.send_modify(|map| {
+            let mut changed = map.as_deref().cloned().unwrap();
+            changed.nodes.get_mut(&node_id(node)).unwrap().state = state;
+            *map = Some(Arc::new(changed));
+        });
+    }
+
+    async fn write(&self, txn: TxnId, whole: &Bytes) -> ChunkEntry {
+        let owner = Owner { txn, slot: SHELF.slot() };
+        let request = WriteChunk { chunk: ChunkId::random(&self.env), owner, profile: self.profile, bytes: None };
+        self.duties.coordinator.write_chunk(request, body(whole, 1 << 20)).await.unwrap()
+    }
+
+    async fn propose(&self, txn: TxnId, change: Change) -> Outcome {
+        self.meta.mutate(GROUP, Command { txn, time: self.env.now(), change }).await.unwrap()
+    }
+
+    async fn commit(&self, txn: TxnId, name: &str, entry: &ChunkEntry) -> Outcome {
+        let bytes = u64::from(entry.bytes);
+        let record = ObjectRecord {
+            bytes,
+            etag: "etag".into(),
+            attributes: ObjectAttributes::default(),
+            checksum: None,
+            data: vec![DataRef { txn, bytes }],
+            parts: Vec::new(),
+        };
+        let change = Change::Put {
+            shelf: SHELF,
+            key: key(name),
+            versioning: Versioning::Unversioned,
+            condition: WriteCondition::None,
+            record,
+            data: Some(Data::Chunks(vec![entry.clone()])),
+        };
+        self.propose(txn, change).await
+    }
+
+    /// Writes and commits an object of one chunk.
+    async fn put(&self, name: &str, whole: &Bytes) -> ChunkEntry {
+        let txn = TxnId::random(&self.env);
+        let entry = self.write(txn, whole).await;
+        let outcome = self.commit(txn, name, &entry).await;
+        assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
+        entry
+    }
+
+    async fn delete(&self, name: &str) {
+        let change = Change::Delete {
+            shelf: SHELF,
+            key: key(name),
+            versioning: Versioning::Unversioned,
+            condition: WriteCondition::None,
+            selector: VersionSelector::Current,
+        };
+        let outcome = self.propose(TxnId::random(&self.env), change).await;
+        assert!(matches!(outcome, Outcome::Deleted { removed: Some(_), .. }), "{outcome:?}");
+    }
+
+    /// The manifest entry of an object of one chunk, as committed.
+    async fn entry(&self, name: &str) -> ChunkEntry {
+        let query = Query::Version { shelf: SHELF, key: key(name), selector: VersionSelector::Current };
+        let Ok(Answer::Version { version, .. }) = self.meta.query(GROUP, query).await else { panic!("no {name}") };
+        assert!(matches!(version.body, VersionBody::Object(_)));
+        let query = Query::Data { shelf: SHELF, key: key(name), txns: vec![version.txn] };
+        let Ok(Answer::Data { records }) = self.meta.query(GROUP, query).await else { panic!("no data of {name}") };
+        let Some(Some(Data::Chunks(chunks))) = records.into_iter().next() else { panic!("no chunks of {name}") };
+        chunks.into_iter().next().unwrap()
+    }
+
+    async fn read(&self, entry: &ChunkEntry) -> Vec<u8> {
+        let range = ByteRange::new(0, u64::from(entry.bytes)).unwrap();
+        let mut stream = self.duties.coordinator.read_chunk(entry.clone(), range).await.unwrap();
+        let mut whole = Vec::new();
+        while let Some(piece) = stream.next().await {
+            whole.extend_from_slice(&piece.unwrap());
+        }
+        whole
+    }
+
+    /// How many shards every disk holds.
+    async fn shards(&self) -> Vec<usize> {
+        let mut counts = Vec::new();
+        for disks in &self.disks {
+            counts.push(only(disks).store().shards(None, 1000).await.unwrap().len());
+        }
+        counts
+    }
+
+    async fn scrub_everywhere(&self) -> usize {
+        let mut deleted = 0;
+        for disks in &self.disks {
+            deleted += OrphanScrub::default().round(&self.duties, only(disks)).await;
+        }
+        deleted
+    }
+
+    async fn collect(&self) -> usize {
+        gc::collect(&self.duties, GROUP).await.unwrap()
+    }
+
+    async fn repair(&self) -> usize {
+        repair::repair_group(&self.duties, GROUP).await.unwrap()
+    }
+}
+
+/// The disk of a node that has one.
+fn only(disks: &Disks) -> &LocalDisk {
+    disks.all().next().unwrap()
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::parse(name).unwrap()
+}
+
+fn slot_disks(entry: &ChunkEntry) -> Vec<DiskId> {
+    entry.shards.iter().flatten().copied().collect()
+}
+
+const GRACE: Duration = Duration::from_secs(16 * 60);
+const LEASE: Duration = Duration::from_secs(61 * 60);
+
+#[tokio::test(start_paused = true)]
+async fn deleted_data_is_collected_after_the_grace_and_kept_before() {
+    let cluster = Cluster::new(3, "2+1").await;
+    let whole = content(2_500_000, 1);
+    let gone = cluster.put("gone", &whole).await;
+    let kept = cluster.put("kept", &whole).await;
+    cluster.delete("gone").await;
+    assert_eq!(cluster.collect().await, 0);
+    assert!(cluster.read(&gone).await == whole, "a reader under way still has the manifest");
+    cluster.env.sleep(GRACE).await;
+    assert_eq!(cluster.collect().await, 1);
+    assert_eq!(cluster.shards().await, [1, 1, 1]);
+    assert!(cluster.read(&kept).await == whole);
+    assert_eq!(cluster.collect().await, 0, "the queue is empty");
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_on_an_absent_disk_waits_for_it_and_holds_up_nothing() {
+    let cluster = Cluster::new(4, "2+1").await;
+    let whole = content(100_000, 1);
+    for number in 0..20 {
+        cluster.put(&number.to_string(), &whole).await;
+    }
+    for number in 0..20 {
+        cluster.delete(&number.to_string()).await;
+    }
+    cluster.env.sleep(GRACE).await;
+    let before = cluster.shards().await;
+    cluster.disconnect(2);
+    let collected = cluster.collect().await;
+    let after = cluster.shards().await;
+    assert!(collected > 0 && collected < 20, "{collected}");
+    assert_eq!(after[2], before[2]);
+    assert_eq!([after[0], after[1], after[3]], [0, 0, 0]);
+    cluster.connect(2);
+    assert_eq!(cluster.collect().await, 20 - collected);
+    assert_eq!(cluster.shards().await, [0, 0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_on_a_removed_disk_is_let_go() {
+    let cluster = Cluster::new(4, "2+1").await;
+    let entry = cluster.put("object", &content(100_000, 1)).await;
+    cluster.delete("object").await;
+    cluster.env.sleep(GRACE).await;
+    let lost = slot_disks(&entry)[0];
+    cluster.maps.send_modify(|map| {
+        let mut changed = map.as_deref().cloned().unwrap();
+        changed.disks.remove(&lost);
+        *map = Some(Arc::new(changed));
+    });
+    assert_eq!(cluster.collect().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_is_fenced_then_deleted_and_its_late_commit_refused() {
+    let cluster = Cluster::new(3, "2+1").await;
+    let whole = content(1_500_000, 1);
+    let kept = cluster.put("kept", &whole).await;
+    let txn = TxnId::random(&cluster.env);
+    let orphan = cluster.write(txn, &whole).await;
+    assert_eq!(cluster.scrub_everywhere().await, 0, "its lease runs");
+    assert_eq!(cluster.shards().await, [2, 2, 2]);
+    cluster.env.sleep(LEASE).await;
+    assert_eq!(cluster.scrub_everywhere().await, 3);
+    assert_eq!(cluster.shards().await, [1, 1, 1]);
+    assert_eq!(cluster.commit(txn, "late", &orphan).await, Outcome::TxnAborted);
+    assert!(cluster.read(&kept).await == whole);
+    assert_eq!(cluster.scrub_everywhere().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_before_the_fence_is_never_scrubbed() {
+    let cluster = Cluster::new(3, "2+1").await;
+    let txn = TxnId::random(&cluster.env);
+    let whole = content(1_500_000, 1);
+    let entry = cluster.write(txn, &whole).await;
+    cluster.env.sleep(LEASE).await;
+    assert!(matches!(cluster.commit(txn, "slow", &entry).await, Outcome::Written { .. }));
+    assert_eq!(cluster.scrub_everywhere().await, 0);
+    assert!(cluster.read(&entry).await == whole);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scrub_that_goes_on_asks_about_every_shard_once() {
+    let cluster = Cluster::new(1, "1+0").await;
+    let mut scrub = OrphanScrub::default();
+    let mut rounds = async || scrub.round(&cluster.duties, only(&cluster.disks[0])).await;
+    let orphan = async || cluster.write(TxnId::random(&cluster.env), &content(1000, 1)).await;
+    orphan().await;
+    cluster.env.sleep(LEASE / 2).await;
+    orphan().await;
+    assert_eq!(rounds().await, 0);
+    cluster.env.sleep(LEASE / 2).await;
+    assert_eq!(rounds().await, 1);
+    cluster.env.sleep(LEASE / 2).await;
+    assert_eq!(rounds().await, 1);
+    assert_eq!(rounds().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn queued_garbage_is_not_an_orphan() {
+    let cluster = Cluster::new(3, "2+1").await;
+    cluster.put("object", &content(1000, 1)).await;
+    cluster.env.sleep(LEASE).await;
+    cluster.delete("object").await;
+    assert_eq!(cluster.scrub_everywhere().await, 0, "readers have their grace");
+    cluster.env.sleep(GRACE).await;
+    assert_eq!(cluster.collect().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_written_around_a_lost_node_is_repaired_and_stays_so() {
+    let cluster = Cluster::new(4, "2+2").await;
+    let whole = content(3_300_000, 1);
+    // The map does not know yet that node 3 is gone: its slot stays empty.
+    cluster.disconnect(3);
+    let written = cluster.put("object", &whole).await;
+    let hole = written.shards.iter().position(Option::is_none).unwrap();
+    cluster.set_state(3, NodeState::Down);
+    assert_eq!(cluster.repair().await, 0, "there is no fourth disk");
+
+    cluster.connect(3);
+    cluster.set_state(3, NodeState::Up);
+    assert_eq!(cluster.repair().await, 1);
+    let repaired = cluster.entry("object").await;
+    assert_eq!(repaired.shards[hole], Some(disk_id(3, 0)));
+    assert_eq!(cluster.repair().await, 0, "nothing is owed any more");
+
+    // The moved shard belongs to the move's transaction: the scrub must know it as in use.
+    cluster.env.sleep(LEASE).await;
+    assert_eq!(cluster.scrub_everywhere().await, 0);
+    assert_eq!(cluster.shards().await, [1, 1, 1, 1]);
+    // With any two of the others lost, the repaired shard carries the chunk.
+    for node in 1..3 {
+        cluster.disconnect(node);
+    }
+    assert!(cluster.read(&repaired).await == whole);
+
+    for node in 1..3 {
+        cluster.connect(node);
+    }
+    cluster.delete("object").await;
+    cluster.env.sleep(GRACE).await;
+    assert_eq!(cluster.collect().await, 1);
+    assert_eq!(cluster.shards().await, [0, 0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_repaired_for_a_deleted_object_is_an_orphan_and_nothing_more() {
+    let cluster = Cluster::new(4, "2+2").await;
+    cluster.disconnect(3);
+    let entry = cluster.put("object", &content(1000, 1)).await;
+    cluster.connect(3);
+    // What a repair does that loses its race: the shard is written, the swap never commits.
+    let hole = entry.shards.iter().position(Option::is_none).unwrap();
+    let shard = ShardId { chunk: entry.chunk, index: hole as u8 };
+    let owner = Owner { txn: TxnId::random(&cluster.env), slot: SHELF.slot() };
+    let request = WriteShard { disk: disk_id(3, 0), shard, owner, profile: entry.profile };
+    let service = ShardService { disks: cluster.disks[3].clone() };
+    let units = || futures::stream::iter([Ok(Bytes::from_static(b"unit"))]).boxed();
+    service.write_shard(request, units()).await.unwrap();
+    service.write_shard(request, units()).await.unwrap();
+    // Under another transaction the same bytes are another shard: one of the two would be scrubbed under the other's feet.
+    let other = WriteShard { owner: Owner { txn: TxnId::random(&cluster.env), ..owner }, ..request };
+    assert!(matches!(service.write_shard(other, units()).await, Err(ShardError::Exists { .. })));
+    cluster.env.sleep(LEASE).await;
+    assert_eq!(cluster.scrub_everywhere().await, 1);
+    assert_eq!(cluster.shards().await, [1, 1, 1, 0]);
+    assert_eq!(cluster.repair().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn maintenance_checkpoints_compacts_and_forgets() {
+    let cluster = Cluster::new(3, "2+1").await;
+    let whole = content(1_500_000, 1);
+    let entry = cluster.put("object", &whole).await;
+    maintenance::disk_round(only(&cluster.disks[0])).await;
+    cluster.env.sleep(Duration::from_secs(8 * 24 * 60 * 60)).await;
+    maintenance::forget(&cluster.duties, GROUP).await.unwrap();
+    maintenance::disk_round(only(&cluster.disks[0])).await;
+    assert!(cluster.read(&entry).await == whole);
+    assert_eq!(cluster.scrub_everywhere().await, 0, "forgetting outcomes forgets no data");
+}
