@@ -1,0 +1,100 @@
+//! The two commands of a node's start: making the cluster's first map, and saying where this node is and what disks it has.
+//!
+//! Both try until the system group answers; it may still be electing its first leader, or waiting for its second node.
+
+use std::time::Duration;
+
+use placement_map::limits::PARTITIONS_DEFAULT;
+use placement_map::system::{NewNode, SystemChange, SystemCommand, SystemOutcome};
+use placement_proto::api::{PlacementApi, PlacementError};
+use placement_types::{ClusterId, DiskId, Env, NodeId, Profile, TxnId};
+
+use crate::identity::Founding;
+use crate::limits::BACKOFF_MAX;
+
+/// What the founder may choose about a cluster; it stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// `None`: the default of the topology.
+    pub profile: Option<Profile>,
+    pub partitions: u32,
+    pub groups: u32,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { profile: None, partitions: PARTITIONS_DEFAULT, groups: 8 }
+    }
+}
+
+/// Why a node cannot take its place. Trying again does not help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BootstrapError {
+    #[error("the system group belongs to cluster {cluster} already")]
+    OtherCluster { cluster: ClusterId },
+    #[error("node {node} is not part of the cluster: its data directory belongs to another one, or it was removed")]
+    UnknownNode { node: NodeId },
+    #[error("disk {disk} belongs to another node of the cluster: a data directory was copied or moved")]
+    DiskTaken { disk: DiskId },
+    #[error("the system group refused: {why}")]
+    Refused { why: String },
+    #[error("the nodes do not understand each other, are they of the same release? {why}")]
+    BadMessage { why: String },
+}
+
+/// Makes the first map, once: harmless to repeat, as a founder does that crashed on the way. Only a founder may call it, with
+/// the founding record of its identity.
+pub async fn form(env: &Env, placement: &dyn PlacementApi, founding: &Founding, shape: &Shape) -> Result<(), BootstrapError> {
+    let change = SystemChange::Form {
+        cluster: founding.cluster,
+        nodes: founding.nodes.clone(),
+        profile: shape.profile,
+        partitions: shape.partitions,
+        groups: shape.groups,
+    };
+    match insist(env, placement, change).await? {
+        SystemOutcome::Done => Ok(()),
+        SystemOutcome::AlreadyFormed { cluster } if cluster == founding.cluster => Ok(()),
+        SystemOutcome::AlreadyFormed { cluster } => Err(BootstrapError::OtherCluster { cluster }),
+        outcome => Err(refused(outcome)),
+    }
+}
+
+/// Says where this node is and what disks it has. At every start, once there is a map.
+pub async fn register(env: &Env, placement: &dyn PlacementApi, node: NewNode) -> Result<(), BootstrapError> {
+    loop {
+        match insist(env, placement, SystemChange::Register { node: node.clone() }).await? {
+            SystemOutcome::Done => return Ok(()),
+            SystemOutcome::NotFormed => env.sleep(BACKOFF_MAX).await,
+            SystemOutcome::UnknownNode => return Err(BootstrapError::UnknownNode { node: node.node }),
+            SystemOutcome::DiskTaken { disk } => return Err(BootstrapError::DiskTaken { disk }),
+            outcome => return Err(refused(outcome)),
+        }
+    }
+}
+
+fn refused(outcome: SystemOutcome) -> BootstrapError {
+    match outcome {
+        SystemOutcome::Malformed { why } => BootstrapError::Refused { why },
+        outcome => BootstrapError::Refused { why: format!("{outcome:?}") },
+    }
+}
+
+/// Proposes until there is an outcome.
+async fn insist(env: &Env, placement: &dyn PlacementApi, change: SystemChange) -> Result<SystemOutcome, BootstrapError> {
+    let command = SystemCommand { txn: TxnId::random(env), time: env.now(), change };
+    let mut told = Duration::ZERO;
+    loop {
+        match placement.propose(command.clone()).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(PlacementError::BadMessage { why }) => return Err(BootstrapError::BadMessage { why }),
+            Err(error) => {
+                if told.is_zero() || env.monotonic().saturating_sub(told) > Duration::from_secs(10) {
+                    told = env.monotonic();
+                    tracing::info!(%error, "waiting for the system group");
+                }
+                env.sleep(BACKOFF_MAX).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! A node's heartbeat: says every [`HEARTBEAT_INTERVAL`] that it is alive and how its disks are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use placement_proto::api::{Heartbeat, PlacementApi};
+use placement_types::{DiskId, Env, NodeId, TaskHandle};
+
+use crate::limits::{HEARTBEAT_DEADLINE, HEARTBEAT_INTERVAL};
+
+/// Disks that are not good; asked before every heartbeat, so it must not block.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskReport {
+    pub full: Vec<DiskId>,
+    pub dead: Vec<DiskId>,
+}
+
+/// Starts the heartbeats of a node through `placement` (a [`PlacementClient`](crate::PlacementClient), which finds the leader).
+/// Dropping the handle stops them, and the node is soon taken for down.
+pub fn start(
+    env: Env,
+    node: NodeId,
+    placement: Arc<dyn PlacementApi>,
+    disks: impl Fn() -> DiskReport + Send + 'static,
+) -> TaskHandle {
+    env.clone().spawn("heartbeat", async move {
+        let mut heard = true;
+        loop {
+            let DiskReport { full, dead } = disks();
+            let sent = env.timeout(HEARTBEAT_DEADLINE, placement.heartbeat(Heartbeat { node, full, dead })).await;
+            let failure = match sent {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(elapsed) => Some(elapsed.to_string()),
+            };
+            match (&failure, heard) {
+                (Some(error), true) => tracing::warn!(error, "the system group does not hear this node"),
+                (None, false) => tracing::info!("the system group hears this node again"),
+                _ => {}
+            }
+            heard = failure.is_none();
+            env.sleep(jittered(&env, HEARTBEAT_INTERVAL)).await;
+        }
+    })
+}
+
+/// A little more or less, so that nodes started together do not call together.
+fn jittered(env: &Env, interval: Duration) -> Duration {
+    let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(4);
+    Duration::from_millis(millis - millis / 8 + env.random_below(millis / 4))
+}

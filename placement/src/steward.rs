@@ -1,0 +1,122 @@
+//! What the system group's leader does unasked: marks nodes and disks as they are heard, and settles the ring.
+//!
+//! Every holder of a replica runs the loop; it acts only while it leads. Two leaders for a moment do no harm: what they propose
+//! needs a quorum, and setting a state twice changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use placement_map::apply::{SystemView, apply};
+use placement_map::system::{SystemChange, SystemCommand, SystemOutcome};
+use placement_map::{ClusterMap, NodeState};
+use placement_proto::api::PlacementApi;
+use placement_types::{Env, Epoch, TaskHandle, Term, TxnId};
+
+use crate::detector;
+use crate::limits::{CHANGES_PER_LOOK, DETECT_INTERVAL, PAUSE_SUSPECTED, REBALANCE_INTERVAL};
+use crate::service::PlacementService;
+
+/// Starts the loop. Dropping the handle stops it.
+pub fn start(env: Env, service: Arc<PlacementService>) -> TaskHandle {
+    let steward = Steward { env: env.clone(), service, watch: None, settled: None };
+    env.spawn("placement steward", steward.run())
+}
+
+struct Steward {
+    env: Env,
+    service: Arc<PlacementService>,
+    watch: Option<Watch>,
+    /// The last map whose ring was found settled.
+    settled: Option<Epoch>,
+}
+
+/// A stretch of time in which this node led and listened without interruption.
+#[derive(Clone, Copy)]
+struct Watch {
+    term: Term,
+    listening_since: Duration,
+    looked_at: Duration,
+    next_rebalance: Duration,
+}
+
+impl Steward {
+    async fn run(mut self) {
+        loop {
+            self.env.sleep(DETECT_INTERVAL).await;
+            self.look().await;
+        }
+    }
+
+    async fn look(&mut self) {
+        let Some(leadership) = self.service.leading() else {
+            self.watch = None;
+            return;
+        };
+        let Some(map) = self.service.maps().borrow().clone() else { return };
+        let now = self.env.monotonic();
+        let mut watch = match self.watch {
+            Some(watch) if watch.term == leadership.term && now.saturating_sub(watch.looked_at) < PAUSE_SUSPECTED => watch,
+            Some(watch) if watch.term == leadership.term => {
+                tracing::warn!("this node was paused: every node gets a new grace before it counts as down");
+                Watch { listening_since: now, ..watch }
+            }
+            _ => Watch { term: leadership.term, listening_since: now, looked_at: now, next_rebalance: now + REBALANCE_INTERVAL },
+        };
+        self.mark(&map, watch.listening_since, now).await;
+        if now >= watch.next_rebalance {
+            watch.next_rebalance = now + REBALANCE_INTERVAL;
+            self.settle_ring(map).await;
+        }
+        // Proposals may have waited for an election; that was no pause.
+        watch.looked_at = self.env.monotonic();
+        self.watch = Some(watch);
+    }
+
+    async fn mark(&self, map: &ClusterMap, listening_since: Duration, now: Duration) {
+        let changes = detector::decide(map, &self.service.beats(), listening_since, now);
+        for change in changes.into_iter().take(CHANGES_PER_LOOK) {
+            match &change {
+                SystemChange::SetNodeState { node, state: NodeState::Down } => tracing::warn!(%node, "node is silent: down"),
+                SystemChange::SetNodeState { node, state: NodeState::Up } => tracing::info!(%node, "node is heard again: up"),
+                change => tracing::info!(?change, "disk changed its state"),
+            }
+            if !self.propose(change).await {
+                return;
+            }
+        }
+    }
+
+    /// One step of the ring, if a step would change it.
+    async fn settle_ring(&mut self, map: Arc<ClusterMap>) {
+        if self.settled == Some(map.epoch) {
+            return;
+        }
+        let epoch = map.epoch;
+        let dry_run = self.command(SystemChange::Rebalance {});
+        let step = move || apply(SystemView { map: Some(&map), bucket: None, buckets: 0 }, &dry_run).1.map.is_some();
+        if !self.env.run_blocking(step).await {
+            self.settled = Some(epoch);
+            return;
+        }
+        tracing::info!("the ring moves a step nearer to balance");
+        self.propose(SystemChange::Rebalance {}).await;
+    }
+
+    fn command(&self, change: SystemChange) -> SystemCommand {
+        SystemCommand { txn: TxnId::random(&self.env), time: self.env.now(), change }
+    }
+
+    async fn propose(&self, change: SystemChange) -> bool {
+        match self.service.propose(self.command(change)).await {
+            Ok(SystemOutcome::Done) => true,
+            Ok(outcome) => {
+                tracing::warn!(?outcome, "the system group refused a change of its leader");
+                true
+            }
+            Err(error) => {
+                tracing::info!(%error, "a change waits for the system group");
+                false
+            }
+        }
+    }
+}
