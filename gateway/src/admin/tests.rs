@@ -1,0 +1,130 @@
+use async_trait::async_trait;
+use axum::body::{Body, to_bytes};
+use axum::http;
+use bytes::Bytes;
+use gateway_s3::{
+    Caller, CreateBucket, Credential, PutObject, S3Api as _, S3Error, SecretKey, UploadBody, WriteCondition, WriteHeaders,
+};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use placement_map::DiskState;
+use placement_types::{BucketName, GroupId, ObjectKey};
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::double::{Cluster, root};
+
+struct TwoKeys;
+
+#[async_trait]
+impl Credentials for TwoKeys {
+    async fn lookup(&self, access_key: &str) -> Result<Option<Credential>, S3Error> {
+        let caller = match access_key {
+            "root" => Caller::Root { access_key: "root".into() },
+            "user" => Caller::AccessKey { access_key: "user".into() },
+            _ => return Ok(None),
+        };
+        Ok(Some(Credential { secret: SecretKey::new("secret"), caller }))
+    }
+}
+
+struct Bench {
+    cluster: Cluster,
+    gateway: Arc<Gateway>,
+    router: Router,
+}
+
+impl Bench {
+    fn new(seed: u64) -> Self {
+        let cluster = Cluster::new(seed);
+        let gateway = cluster.gateway();
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let parts = AdminParts { gateway: Arc::clone(&gateway), credentials: Arc::new(TwoKeys), metrics };
+        Self { cluster, gateway, router: router(parts) }
+    }
+
+    async fn get(&self, path: &str, signer: Option<&AdminSigner>) -> (StatusCode, Value) {
+        let mut request = http::Request::get(path).header("host", "admin:9001");
+        for (name, value) in signer.map(|signer| signer.sign("admin:9001", path, self.cluster.env.now())).into_iter().flatten() {
+            request = request.header(name, value);
+        }
+        let reply = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let status = reply.status();
+        let body = to_bytes(reply.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    async fn ready(&self) -> (StatusCode, Value) {
+        // Past the time a verdict is repeated.
+        self.cluster.env.sleep(crate::limits::READY_FRESH * 2).await;
+        self.get("/health/ready", None).await
+    }
+}
+
+fn signer(access_key: &str, secret: &str) -> AdminSigner {
+    AdminSigner { access_key: access_key.into(), secret: SecretKey::new(secret), region: "us-east-1".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_is_what_requests_would_find() {
+    let bench = Bench::new(1);
+    assert_eq!(bench.ready().await.0, StatusCode::OK);
+    bench.cluster.groups.stop(GroupId(2));
+    let (status, body) = bench.ready().await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(body["failing"], serde_json::json!(["metadata group 2 does not answer"]));
+
+    let bench = Bench::new(2);
+    bench.cluster.set_map(|map| {
+        let mut changed = map.as_deref().unwrap().clone();
+        changed.disks.values_mut().next().unwrap().state = DiskState::ReadOnly;
+        *map = Some(Arc::new(changed));
+    });
+    let (status, body) = bench.ready().await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(body["failing"], serde_json::json!(["2 disks take shards, 3 are needed for a write"]));
+    bench.cluster.set_map(|map| *map = None);
+    assert_eq!(bench.ready().await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(bench.get("/health/live", None).await.0, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_admin_paths_answer_root_alone() {
+    let bench = Bench::new(3);
+    for path in ["/admin/v1/status", "/admin/v1/explain?bucket=bench&key=k"] {
+        assert_eq!(bench.get(path, None).await.0, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(bench.get(path, Some(&signer("user", "secret"))).await.0, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(bench.get(path, Some(&signer("root", "wrong"))).await.0, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(bench.get(path, Some(&signer("nobody", "secret"))).await.0, StatusCode::FORBIDDEN, "{path}");
+        assert_ne!(bench.get(path, Some(&signer("root", "secret"))).await.0, StatusCode::FORBIDDEN, "{path}");
+    }
+    let (status, body) = bench.get("/admin/v1/status", Some(&signer("root", "secret"))).await;
+    assert_eq!((status, &body["profile"], body["nodes"].as_array().unwrap().len()), (StatusCode::OK, &Value::from("2+1"), 3));
+    assert!(body["groups"].as_array().unwrap().iter().all(|group| group["leader"].is_string()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn explain_says_where_the_shards_are_and_what_they_could_bear() {
+    let bench = Bench::new(4);
+    let bucket = BucketName::parse("bench").unwrap();
+    bench.gateway.create_bucket(&root(), CreateBucket { bucket: bucket.clone(), location: None }).await.unwrap();
+    for (name, length) in [("a key/with spaces", 100_000), ("small", 10)] {
+        let request = PutObject {
+            bucket: bucket.clone(),
+            key: ObjectKey::parse(name).unwrap(),
+            headers: WriteHeaders::default(),
+            condition: WriteCondition::None,
+            body: UploadBody::from_pieces(bench.cluster.env.clone(), vec![Bytes::from(vec![1; length])]),
+        };
+        bench.gateway.put_object(&root(), request).await.unwrap();
+    }
+    let root = signer("root", "secret");
+    let (status, body) = bench.get("/admin/v1/explain?key=a%20key%2Fwith%20spaces&bucket=bench", Some(&root)).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let chunk = &body["versions"][0]["data"]["records"][0]["chunks"][0];
+    assert_eq!((chunk["shards"].as_array().unwrap().len(), &chunk["readable_shards"]), (3, &Value::from(3)));
+    assert_eq!(chunk["may_be_lost"], serde_json::json!({ "disks": 1, "nodes": 1, "zones": 0 }));
+    let (_, body) = bench.get("/admin/v1/explain?key=small&bucket=bench", Some(&root)).await;
+    assert!(body["versions"][0]["data"]["records"][0]["placed"].as_str().unwrap().starts_with("inline"));
+    assert_eq!(bench.get("/admin/v1/explain?key=absent&bucket=bench", Some(&root)).await.0, StatusCode::NOT_FOUND);
+}

@@ -1,0 +1,112 @@
+//! Every maximum of the gateway, with its reason.
+
+use std::time::Duration;
+
+/// How long one metadata call may take in all, retries included. A group elects a new leader well within it, so that a
+/// write under way survives a leader's death (K14).
+pub const META_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long one node may take to answer one try before another is asked: a node behind a dead link must not eat the deadline.
+pub const META_TRY: Duration = Duration::from_secs(3);
+
+/// The pauses between rounds of tries: short at first because most leader changes are over at once, then doubling.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(20);
+pub const BACKOFF_MAX: Duration = Duration::from_millis(400);
+
+/// How long a call waits for a newer cluster map when the one it used turned out stale.
+pub const MAP_WAIT: Duration = Duration::from_millis(300);
+
+/// How long a bucket's settings may be used without asking again. Its deletion is noticed at once by the fence; a changed
+/// setting within this time (X14 allows 5 s).
+pub const BUCKET_FRESH: Duration = Duration::from_secs(3);
+
+/// Buckets remembered. One entry is a few hundred bytes; past it the cache starts over.
+pub const BUCKETS_CACHED_MAX: usize = 10_000;
+
+/// How often a request starts over because its bucket was deleted, or deleted and created again, under it.
+pub const BUCKET_RETRIES_MAX: u32 = 2;
+
+/// Pieces of a chunk waiting for its coordinator. A piece is about 512 KiB, so this is some 2 MiB per upload.
+pub const WRITE_PIECES_MAX: usize = 4;
+
+/// A body piece longer than this is cut, so that the bound above holds whatever the source sends.
+pub const WRITE_PIECE_BYTES_MAX: usize = 1 << 20;
+
+/// Chunks of one upload under way: the one being sent, and the one before it that waits for its fsyncs.
+pub const CHUNKS_IN_FLIGHT_MAX: usize = 2;
+
+/// A coordinator that takes no byte and answers nothing for this long is given up.
+pub const CHUNK_STALL: Duration = Duration::from_secs(30);
+
+/// A coordinator that delivers no byte of a read for this long is replaced by another.
+pub const READ_STALL: Duration = Duration::from_secs(10);
+
+/// How many coordinators are tried for a chunk nobody has taken a byte of yet.
+pub const COORDINATORS_MAX: usize = 3;
+
+/// Pieces read ahead of a client. A piece is at most a stripe, so this is some 3 MiB per download.
+pub const READ_PIECES_MAX: usize = 3;
+
+/// How often the reading of one chunk may start over on another node or from a newer manifest.
+pub const READ_RETRIES_MAX: usize = 8;
+
+/// The pause before every node was asked in vain and all are asked again.
+pub const READ_PAUSE: Duration = Duration::from_millis(100);
+
+/// Data records asked for at once: a record of a 5 GiB part lists 320 chunks, some 50 KiB.
+pub const DATA_RECORDS_PER_QUERY: usize = 8;
+
+/// Shards deleted per call after a failed write.
+pub const DELETE_SHARDS_PER_CALL: usize = 256;
+
+/// How long cleaning up after a failed write may take per node; what is left is the scrub's (I5).
+pub const CLEANUP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Index shards asked at the same time by one listing.
+pub const SHELVES_AT_ONCE: usize = 32;
+
+/// Entries asked of one index shard at once.
+pub const SHELF_PAGE_MAX: u32 = 1001;
+
+/// Deletes of one DeleteObjects under way: they share the groups' fsyncs, so more would only queue.
+pub const DELETES_AT_ONCE: usize = 32;
+
+/// A part other than the last has at least this much, as Amazon S3 has it.
+pub const PART_BYTES_MIN: u64 = 5 << 20;
+
+/// One object. Amazon S3 raised its limit from 5 TiB in 2025; at 10,000 parts of 5 GiB nothing larger can be uploaded.
+pub const OBJECT_BYTES_MAX: u64 = 10_000 * (5 << 30);
+
+/// CopyObject takes a source up to this size; larger ones are copied part by part.
+pub const COPY_BYTES_MAX: u64 = 5 << 30;
+
+/// Parts asked for at once when an upload is completed.
+pub const PARTS_PER_QUERY: u32 = 1000;
+
+/// How often CompleteMultipartUpload reads the parts again because one was replaced under it.
+pub const COMPLETE_RETRIES_MAX: u32 = 5;
+
+/// A driver of DeleteBucket stops by itself after this long; with the metadata deadline added it is still far below the
+/// system group's lease, so that two drivers never work on one bucket.
+pub const DELETE_DRIVE: Duration = Duration::from_secs(30);
+
+/// How long a readiness verdict may be repeated.
+pub const READY_FRESH: Duration = Duration::from_secs(1);
+
+/// How long one readiness probe may take.
+pub const READY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Admin requests older or newer than this are refused.
+pub const ADMIN_SKEW_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// Chunks that one explain answer describes.
+pub const EXPLAIN_CHUNKS_MAX: usize = 1000;
+
+/// Versions that one explain answer describes.
+pub const EXPLAIN_VERSIONS_MAX: u32 = 100;
+
+/// A head of an admin request must be complete within this.
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Admin connections at a time.
+pub const ADMIN_CONNECTIONS_MAX: usize = 256;

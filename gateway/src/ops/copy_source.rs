@@ -1,0 +1,91 @@
+//! The source of CopyObject and UploadPartCopy: an object's bytes as a body to store.
+//!
+//! The same bytes are read, verified and written again as a new object of their own chunks (I3), so that no two objects ever
+//! share a shard. MD5 and the checksum are computed anew on the way.
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use gateway_s3::{Caller, ChecksumAlgorithm, ChecksumHasher, CopySource, EtagHasher, ObjectBody, S3Error, VerifiedUpload};
+use placement_types::{ByteRange, Env};
+
+use crate::authorize::{Denied, Resource, authorize};
+use crate::conditions;
+use crate::error::Failure;
+use crate::gateway::Gateway;
+use crate::ops::get_object::read_action;
+use crate::ops::{StoredObject, find_object};
+use crate::stripe_writer::BodySource;
+
+/// Whether the caller may read the source; to be asked before anything else is done (A15).
+pub fn authorize_source(caller: &Caller, source: &CopySource) -> Result<(), Denied> {
+    authorize(caller, read_action(source.version_id.as_deref()), Resource::Object(&source.bucket, &source.key))
+}
+
+/// Finds the source and decides its conditions.
+pub async fn find_source(gw: &Gateway, source: &CopySource) -> Result<StoredObject, Failure> {
+    let object = find_object(gw, &source.bucket, &source.key, source.version_id.as_deref()).await?;
+    conditions::check_copy_source(&object.head, &source.conditions)?;
+    Ok(object)
+}
+
+/// Bytes read from one object, to be written to another.
+pub struct CopyBody {
+    env: Env,
+    source: Option<ObjectBody>,
+    bytes: u64,
+    /// Taken while a piece is being hashed.
+    hashers: Option<Hashers>,
+    read: u64,
+}
+
+struct Hashers {
+    md5: EtagHasher,
+    checksum: ChecksumHasher,
+}
+
+impl CopyBody {
+    /// Opens a range of the source.
+    pub async fn open(
+        gw: &Gateway,
+        object: &StoredObject,
+        range: ByteRange,
+        algorithm: ChecksumAlgorithm,
+    ) -> Result<Self, Failure> {
+        let source = gw.reader.open(object.place.clone(), &object.record, object.inline.clone(), range).await?;
+        let hashers = Some(Hashers { md5: EtagHasher::new(), checksum: ChecksumHasher::new(algorithm) });
+        Ok(Self { env: gw.env.clone(), source, bytes: range.len(), hashers, read: 0 })
+    }
+}
+
+impl BodySource for CopyBody {
+    fn declared_bytes(&self) -> Option<u64> {
+        Some(self.bytes)
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, S3Error>> {
+        let piece = match self.source.as_mut()?.next().await? {
+            Ok(piece) => piece,
+            Err(error) => return Some(Err(error)),
+        };
+        self.read += piece.len() as u64;
+        // A megabyte of MD5 takes longer than the reactor should wait.
+        let mut hashers = self.hashers.take().expect("hashed one piece at a time");
+        let hashed = piece.clone();
+        let work = move || {
+            hashers.md5.update(&hashed);
+            hashers.checksum.update(&hashed);
+            hashers
+        };
+        let hashers =
+            if piece.len() > gateway_s3::limits::HASH_INLINE_BYTES_MAX { self.env.run_blocking(work).await } else { work() };
+        self.hashers = Some(hashers);
+        Some(Ok(piece))
+    }
+
+    async fn finish(self) -> Result<VerifiedUpload, S3Error> {
+        // The reader's stream never ends short without an error, so this holds by its promise.
+        assert!(self.read == self.bytes, "the source gave all its bytes");
+        let hashers = self.hashers.expect("no piece is being hashed");
+        Ok(VerifiedUpload { bytes: self.read, md5: hashers.md5.finish(), checksum: hashers.checksum.finish() })
+    }
+}
