@@ -1,3 +1,5 @@
 //! The `dozo` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    dozo::cli::run()
+}

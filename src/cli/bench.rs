@@ -1,0 +1,146 @@
+//! `dozo bench`.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::bench::{Keep, Plan, Workload, run as run_bench};
+use crate::client::{Credentials, Endpoint, S3Client};
+use crate::config::REGION_DEFAULT;
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    workload: Workload,
+
+    /// The S3 endpoint
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9000")]
+    endpoint: String,
+
+    /// The bucket to use; made when it is missing
+    #[arg(long, value_name = "NAME", default_value = "dozo-bench")]
+    bucket: String,
+
+    /// Object size: bytes, or with KiB, MiB, GiB
+    #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = parse_size)]
+    size: usize,
+
+    /// Part size of the multipart workload, at least 5MiB
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
+    part_size: usize,
+
+    /// How many requests are under way at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    concurrency: u16,
+
+    /// How long to measure, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    duration: u32,
+
+    /// How many objects a reading workload has uploaded before it starts
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    objects: u64,
+
+    /// Leave the uploaded objects in the bucket
+    #[arg(long)]
+    keep: bool,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    credentials: CredentialArgs,
+}
+
+/// How a client command signs.
+#[derive(Debug, Args)]
+pub struct CredentialArgs {
+    /// Access key to sign with
+    #[arg(long, env = "AWS_ACCESS_KEY_ID", value_name = "KEY")]
+    access_key: Option<String>,
+
+    /// Secret key to sign with
+    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "KEY")]
+    secret_key: Option<String>,
+
+    /// Region to sign for
+    #[arg(long, env = "AWS_REGION", default_value = REGION_DEFAULT, value_name = "REGION")]
+    pub region: String,
+}
+
+impl CredentialArgs {
+    pub fn credentials(&self) -> anyhow::Result<Credentials> {
+        match (&self.access_key, &self.secret_key) {
+            (Some(access_key), Some(secret_key)) => {
+                Ok(Credentials { access_key: access_key.clone(), secret_key: secret_key.clone() })
+            }
+            _ => bail!("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or --access-key and --secret-key)"),
+        }
+    }
+}
+
+pub fn run(args: BenchArgs) -> anyhow::Result<()> {
+    if args.workload == Workload::Multipart && args.part_size < 5 << 20 {
+        bail!("--part-size must be at least 5MiB: S3 refuses smaller parts");
+    }
+    let env = placement_env::system();
+    let endpoint = Endpoint::parse(&args.endpoint)?;
+    let client = S3Client::new(env.clone(), endpoint.clone(), &args.credentials.region, args.credentials.credentials()?);
+    let plan = Plan {
+        workload: args.workload,
+        endpoint,
+        endpoint_text: args.endpoint,
+        bucket: args.bucket,
+        object_bytes: args.size,
+        part_bytes: args.part_size,
+        concurrency: usize::from(args.concurrency),
+        duration: Duration::from_secs(u64::from(args.duration)),
+        objects: args.objects,
+        keep: if args.keep { Keep::Objects } else { Keep::Nothing },
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let report = runtime.block_on(run_bench(&env, client, &plan))?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report).context("the report cannot be written as JSON")?);
+    } else {
+        println!("{report}");
+    }
+    if report.operations == 0 {
+        bail!("no operation succeeded");
+    }
+    Ok(())
+}
+
+/// `4096`, `4KiB`, `64MiB`, `5GiB`.
+fn parse_size(text: &str) -> Result<usize, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: usize = number.parse().map_err(|_| format!("{text:?} is not a size such as 4096, 4KiB or 64MiB"))?;
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" | "K" => 10,
+        "MiB" | "M" => 20,
+        "GiB" | "G" => 30,
+        _ => return Err(format!("{unit:?} is not a unit: use KiB, MiB or GiB")),
+    };
+    number.checked_mul(1 << shift).filter(|&bytes| bytes <= 64 << 30).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units() {
+        let check = |text: &str, expected: Option<usize>| assert_eq!(parse_size(text).ok(), expected, "{text}");
+        check("4096", Some(4096));
+        check("4KiB", Some(4096));
+        check("5GiB", Some(5 << 30));
+        check("4kb", None);
+        check("", None);
+        check("99999999GiB", None);
+    }
+}

@@ -1,0 +1,22 @@
+//! Logs: text on a terminal, JSON otherwise, always on standard error (standard output is for results).
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, bail};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Settings;
+
+pub fn init(settings: &Settings) -> anyhow::Result<()> {
+    let filter = settings.log.as_deref().unwrap_or("info");
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("{filter:?} is not a log filter"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format.as_deref().unwrap_or("auto") {
+        "json" => builder.json().init(),
+        "text" => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+        "auto" if std::io::stderr().is_terminal() => builder.init(),
+        "auto" => builder.json().init(),
+        other => bail!("{other:?} is not a log format: use text, json or auto"),
+    }
+    Ok(())
+}

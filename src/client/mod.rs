@@ -1,0 +1,7 @@
+//! A small S3 client: what `dozo admin` and `dozo bench` send requests with.
+
+mod http_client;
+mod signer;
+
+pub use http_client::{Endpoint, Reply, S3Client};
+pub use signer::{Credentials, sign};

@@ -1,0 +1,275 @@
+//! The storage side of a process: its place in a cluster, its disks, its replicas, and what keeps them in step.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use placement::bootstrap::{Shape, form, register};
+use placement::reporter::{self, DiskReport};
+use placement::{IdentityFile, Meeting, PlacementClient, PlacementService, SystemMachine, steward};
+use placement_map::ClusterMap;
+use placement_map::system::{NewDisk, NewNode};
+use placement_proto::api::{MapWatch, PlacementApi};
+use placement_proto::meeting::{Hello, MeetingApi, Membership};
+use placement_types::{Env, GroupId, NodeId, Profile, TaskHandle, ZoneName};
+use storage_node::{KvOpeners, Limits, NodeParts, StorageNode};
+use storage_node_consensus::state_prefix;
+use storage_node_kv::Kv;
+use storage_node_proto::api::{NodeApi, Nodes};
+use storage_node_proto::serve::Served;
+
+use super::data_dirs::DataDirs;
+use crate::net::{Directory, LatePlacement, Peers, RaftTransport, meeting_connect, placement_connect};
+
+/// What a storage side is made from.
+pub struct StorageParts {
+    pub env: Env,
+    pub data: Vec<String>,
+    /// The address under which peers reach this process; nobody does in an embedded server.
+    pub address: String,
+    pub zone: ZoneName,
+    pub profile: Option<Profile>,
+    pub expect: u32,
+    /// The founding nodes' addresses.
+    pub peer_addresses: Vec<String>,
+    pub kv: KvOpeners,
+}
+
+/// A storage side that knows who it is, but not yet how to reach peers.
+pub struct Candidate {
+    parts: StorageParts,
+    dirs: DataDirs,
+    identity: IdentityFile,
+    me: NewNode,
+}
+
+/// A storage side that can answer peers that look for a cluster, and look for one itself.
+pub struct Seeker {
+    candidate: Candidate,
+    peers: Option<Arc<Peers>>,
+    pub meeting: Arc<Meeting>,
+    /// What the internal port serves, set by [`Seeker::start`].
+    pub served: Arc<OnceLock<Served>>,
+    pub placement: Arc<OnceLock<Arc<dyn PlacementApi>>>,
+}
+
+/// A running storage side.
+pub struct Storage {
+    pub id: NodeId,
+    pub maps: MapWatch,
+    pub client: Arc<dyn PlacementApi>,
+    pub nodes: Arc<Directory>,
+    node: StorageNode,
+    tasks: Vec<TaskHandle>,
+}
+
+impl Candidate {
+    /// Opens the data directories and the identity; draws them at the first start.
+    ///
+    /// # Errors
+    /// A directory or file that cannot be used: the message names it.
+    pub async fn open(parts: StorageParts) -> anyhow::Result<Self> {
+        let (env, data) = (parts.env.clone(), parts.data.clone());
+        let opened = parts.env.run_blocking(move || {
+            let dirs = DataDirs::open(&env, &data)?;
+            let capacities = dirs.capacities(&env)?;
+            anyhow::Ok((dirs, capacities))
+        });
+        let (dirs, capacities) = opened.await?;
+        let identity = IdentityFile::load_or_create(parts.env.clone(), dirs.node_dir())
+            .await
+            .with_context(|| format!("{} cannot be used", dirs.node_dir().display()))?;
+        let me = NewNode {
+            node: identity.node(),
+            address: parts.address.clone(),
+            zone: parts.zone.clone(),
+            disks: capacities.into_iter().map(|(disk, capacity_bytes)| NewDisk { disk, capacity_bytes }).collect(),
+        };
+        Ok(Self { parts, dirs, identity, me })
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.me.node
+    }
+
+    /// Gives the candidate its way to peers; `None` in an embedded server, which has none.
+    ///
+    /// # Errors
+    /// When so many nodes cannot found a cluster.
+    pub fn with_peers(self, peers: Option<Arc<Peers>>) -> anyhow::Result<Seeker> {
+        let connect = meeting_connect(peers.clone());
+        let (env, addresses) = (self.parts.env.clone(), self.parts.peer_addresses.clone());
+        let meeting = Meeting::new(env, self.identity.clone(), self.me.clone(), self.parts.expect, addresses, connect)?;
+        Ok(Seeker { candidate: self, peers, meeting, served: Arc::default(), placement: Arc::default() })
+    }
+}
+
+impl Seeker {
+    /// Finds or founds the cluster, starts disks and replicas, and returns once this node is in the cluster map.
+    ///
+    /// # Errors
+    /// What needs an operator: a peer of another cluster, a disk or log that cannot be used.
+    pub async fn start(self) -> anyhow::Result<Storage> {
+        let Self { candidate, peers, meeting, served, placement } = self;
+        let Candidate { parts, mut dirs, identity, me } = candidate;
+        let env = parts.env.clone();
+        let met = meeting.run().await.context("cannot find a cluster")?;
+        let Membership { cluster, replica, system_group } = met.membership.clone();
+
+        let ask = meeting_connect(peers.clone());
+        let local = LatePlacement::new(placement.clone());
+        let connect = placement_connect(parts.address.clone(), local, peers.clone());
+        let seeds = if parts.peer_addresses.is_empty() { vec![me.address.clone()] } else { parts.peer_addresses.clone() };
+        let client = PlacementClient::new(env.clone(), connect, seeds, Some(cluster));
+        let maps = client.maps();
+        let nodes = Arc::new(Directory::new(maps.clone(), peers.clone()));
+        let transport = Arc::new(RaftTransport::new(env.clone(), peers));
+        let state_dir = dirs.node_dir().to_owned();
+        let log_dir = state_dir.join("log");
+        identity.guard_log(&log_dir).await?;
+        let (state, system_machine) = open_state(&env, &parts.kv, &state_dir).await?;
+        let node = StorageNode::start(NodeParts {
+            env: env.clone(),
+            node: me.node,
+            replica,
+            cluster,
+            disks: dirs.disk_dirs(),
+            state_dir,
+            maps: maps.clone(),
+            nodes: nodes.clone() as Arc<dyn Nodes>,
+            transport: transport.clone(),
+            system_machine: system_machine.clone(),
+            // The state is open already: the system group's machine reads from it too.
+            kv: KvOpeners { index: parts.kv.index.clone(), state: Arc::new(move |_| Ok(state.clone())) },
+            limits: Limits::default(),
+        })
+        .await?;
+        identity.record_log().await?;
+        let formatted_env = env.clone();
+        env.run_blocking(move || dirs.mark_formatted(&formatted_env)).await?;
+        let api: Arc<dyn NodeApi> = Arc::new(node.clone());
+        nodes.set_local(me.node, api.clone());
+
+        let mut tasks = Vec::new();
+        if system_group.iter().any(|(member, _)| *member == me.node) {
+            let voters = system_group.iter().map(|(_, replica)| *replica).collect();
+            node.consensus().create_group(GroupId::SYSTEM, voters).await.context("cannot create the system group")?;
+            let service = PlacementService::new(env.clone(), node.consensus().clone(), system_machine, met.membership.clone());
+            tasks.push(steward::start(env.clone(), service.clone()));
+            assert!(placement.set(service).is_ok(), "a process has one placement service");
+        }
+        assert!(served.set(Served { node: api, raft: Arc::new(node.clone()) }).is_ok(), "a process has one node");
+        tasks.push(client.follow());
+        tasks.push(env.spawn("raft-addresses", learn_addresses(maps.clone(), transport.clone())));
+        let hello = Hello { node: me.clone(), expect: parts.expect, membership: Some(met.membership.clone()), met: Vec::new() };
+        let asked: Vec<_> =
+            parts.peer_addresses.iter().filter(|address| **address != me.address).map(|address| ask(address)).collect();
+        tasks.push(env.spawn("founding-addresses", learn_from_peers(env.clone(), maps.clone(), transport, hello, asked)));
+        if let Some(founding) = &met.founding
+            && maps.borrow().is_none()
+        {
+            let shape = Shape { profile: parts.profile, groups: groups_of(founding.nodes.len()), ..Shape::default() };
+            form(&env, &client, founding, &shape).await?;
+        }
+        register(&env, &client, me.clone()).await?;
+        wait_for_node(maps.clone(), me.node).await;
+        tasks.extend(start_heartbeats(&env, &node, &client));
+        Ok(Storage { id: me.node, maps, client: Arc::new(client), nodes, node, tasks })
+    }
+}
+
+impl Storage {
+    /// Hands leaderships over, flushes, closes the disks.
+    pub async fn shutdown(mut self) {
+        for task in self.tasks.drain(..) {
+            task.stop().await;
+        }
+        self.node.shutdown().await;
+    }
+}
+
+/// Block caches of production: they bound the process's memory together with the streams' windows.
+const INDEX_CACHE_BYTES: usize = 32 << 20;
+const STATE_CACHE_BYTES: usize = 64 << 20;
+
+/// The stores of production.
+pub fn rocks() -> KvOpeners {
+    KvOpeners::rocks(INDEX_CACHE_BYTES, STATE_CACHE_BYTES)
+}
+
+/// Eight metadata groups serve up to four nodes, later four for each node.
+fn groups_of(nodes: usize) -> u32 {
+    u32::try_from(nodes).map_or(256, |nodes| if nodes <= 4 { 8 } else { (nodes * 4).min(256) })
+}
+
+async fn open_state(env: &Env, kv: &KvOpeners, state_dir: &std::path::Path) -> anyhow::Result<(Arc<dyn Kv>, Arc<SystemMachine>)> {
+    let (open, path) = (kv.state.clone(), state_dir.join("state"));
+    let shown = path.display().to_string();
+    let opened = env.run_blocking(move || {
+        let state = open(&path)?;
+        let machine = SystemMachine::new(state.clone(), state_prefix(GroupId::SYSTEM))?;
+        Ok::<_, storage_node_kv::KvError>((state, machine))
+    });
+    opened.await.with_context(|| format!("the metadata state in {shown} cannot be opened"))
+}
+
+async fn learn_addresses(mut maps: MapWatch, transport: Arc<RaftTransport>) {
+    loop {
+        let map = maps.borrow_and_update().clone();
+        if let Some(map) = map {
+            transport.learn_map(&map);
+        }
+        if maps.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Until there is a map to tell, the peers themselves tell which replica they are: the system group needs that to elect its
+/// first leader, and again when all of its members restart.
+async fn learn_from_peers(
+    env: Env,
+    maps: MapWatch,
+    transport: Arc<RaftTransport>,
+    hello: Hello,
+    peers: Vec<Arc<dyn MeetingApi>>,
+) {
+    while maps.borrow().is_none() {
+        let replies = futures::future::join_all(peers.iter().map(|peer| peer.hello(hello.clone()))).await;
+        for reply in replies.into_iter().flatten() {
+            if let Some(membership) = reply.membership {
+                transport.learn(membership.replica, &reply.node.address);
+            }
+        }
+        env.sleep(ASK_INTERVAL).await;
+    }
+}
+
+/// How often peers are asked who they are.
+const ASK_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Until the map this process follows names the node: from then on it places data and finds its groups.
+async fn wait_for_node(mut maps: MapWatch, node: NodeId) {
+    let known = |map: &Option<Arc<ClusterMap>>| map.as_ref().is_some_and(|map| map.nodes.contains_key(&node));
+    // The sender lives in the client, which outlives this wait.
+    let _ = maps.wait_for(known).await;
+}
+
+/// How often the disks are looked at for the heartbeat.
+const DISKS_INTERVAL: Duration = Duration::from_millis(500);
+
+fn start_heartbeats(env: &Env, node: &StorageNode, client: &PlacementClient) -> [TaskHandle; 2] {
+    let latest = Arc::new(Mutex::new(DiskReport::default()));
+    let reported = latest.clone();
+    let (look_env, look_node) = (env.clone(), node.clone());
+    let look = env.spawn("disk-health", async move {
+        loop {
+            let beat = look_node.heartbeat().await;
+            *latest.lock() = DiskReport { full: beat.full, dead: beat.dead };
+            look_env.sleep(DISKS_INTERVAL).await;
+        }
+    });
+    let report = reporter::start(env.clone(), node.id(), Arc::new(client.clone()), move || reported.lock().clone());
+    [look, report]
+}
