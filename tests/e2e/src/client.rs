@@ -1,0 +1,126 @@
+//! Clients: the aws cli, boto3 scripts, raw HTTP.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::process::binary;
+use crate::{ACCESS_KEY, SECRET_KEY};
+
+/// Runs clients against one endpoint.
+#[derive(Debug, Clone)]
+pub struct Client {
+    endpoint: String,
+}
+
+impl Client {
+    pub fn new(endpoint: &str) -> Self {
+        Self { endpoint: endpoint.to_owned() }
+    }
+
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .env("AWS_ENDPOINT_URL", &self.endpoint)
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_MAX_ATTEMPTS", "10")
+            .env("AWS_RETRY_MODE", "standard")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env_remove("AWS_CA_BUNDLE")
+            .env_remove("AWS_PROFILE");
+        command
+    }
+
+    /// Runs the aws cli and returns its standard output.
+    ///
+    /// # Errors
+    /// When it fails: the message has its standard error.
+    pub fn aws(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        succeed(self.command("aws").args(arguments).output().context("cannot run the aws cli")?, arguments)
+    }
+
+    /// Runs a script of `tests/e2e/clients` with Python and returns its standard output.
+    ///
+    /// # Errors
+    /// When it fails: the message has its standard error.
+    pub fn python(&self, script: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let path = script_path(script);
+        succeed(self.command("python3").arg(&path).args(arguments).output().context("cannot run python3")?, &[script])
+    }
+
+    /// Starts a script without waiting for it.
+    ///
+    /// # Errors
+    /// When Python cannot be started.
+    pub fn python_start(&self, script: &str, arguments: &[&str]) -> anyhow::Result<std::process::Child> {
+        let mut command = self.command("python3");
+        command.arg(script_path(script)).args(arguments);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().context("cannot run python3")
+    }
+
+    /// Runs `dozo` itself as a client.
+    ///
+    /// # Errors
+    /// When it fails: the message has its standard error.
+    pub fn dozo(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        succeed(self.command(binary()).args(arguments).output().context("cannot run dozo")?, arguments)
+    }
+}
+
+fn script_path(script: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script)
+}
+
+fn succeed(output: Output, what: &[&str]) -> anyhow::Result<String> {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{what:?} ended with {}:\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(text)
+}
+
+/// What came back on a raw connection until it was closed or fell silent.
+#[derive(Debug)]
+pub struct RawReply {
+    pub text: String,
+    /// Whether the server closed the connection.
+    pub closed: bool,
+}
+
+impl RawReply {
+    /// The status of the first reply, 0 if none came.
+    pub fn status(&self) -> u16 {
+        self.text.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// Sends bytes to `http://host:port` and reads until the server closes or nothing comes for two seconds.
+///
+/// # Errors
+/// When no connection can be made.
+pub fn raw_http(endpoint: &str, request: &[u8]) -> anyhow::Result<RawReply> {
+    let address = endpoint.strip_prefix("http://").context("not an http endpoint")?;
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    // The server may refuse and close before it has read everything.
+    let _ = stream.write_all(request);
+    let mut reply = Vec::new();
+    let mut piece = [0; 8192];
+    let closed = loop {
+        match stream.read(&mut piece) {
+            Ok(0) => break true,
+            Ok(read) => reply.extend_from_slice(&piece[..read]),
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => break false,
+            Err(_) => break true,
+        }
+    };
+    Ok(RawReply { text: String::from_utf8_lossy(&reply).into_owned(), closed })
+}

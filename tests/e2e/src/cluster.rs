@@ -1,0 +1,162 @@
+//! Storage nodes and gateways on loopback.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::process::{Process, free_port};
+use crate::{ACCESS_KEY, SECRET_KEY};
+
+/// Storage nodes in different zones, one disk each, and gateways.
+pub struct Cluster {
+    pub dir: TempDir,
+    internal_ports: Vec<u16>,
+    nodes: Vec<Option<Process>>,
+    gateways: Vec<Option<Gateway>>,
+}
+
+struct Gateway {
+    process: Process,
+    s3: String,
+    admin: String,
+}
+
+impl Cluster {
+    /// Starts all processes at once, as compose does, and waits until every one is ready.
+    ///
+    /// # Errors
+    /// When one does not get ready; the message has the end of its log.
+    pub fn start(nodes: usize, gateways: usize) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        std::fs::write(dir.path().join("cluster-secret"), "0123456789abcdef0123456789abcdef")?;
+        let mut cluster = Self {
+            dir,
+            internal_ports: (0..nodes).map(|_| free_port()).collect(),
+            nodes: (0..nodes).map(|_| None).collect(),
+            gateways: (0..gateways).map(|_| None).collect(),
+        };
+        for node in 0..nodes {
+            std::fs::create_dir_all(cluster.node_dir(node))?;
+        }
+        cluster.start_all()?;
+        Ok(cluster)
+    }
+
+    pub fn node_dir(&self, node: usize) -> PathBuf {
+        self.dir.path().join(format!("node{node}"))
+    }
+
+    /// Starts every process that does not run, all at the same time.
+    ///
+    /// # Errors
+    /// When one does not get ready.
+    pub fn start_all(&mut self) -> anyhow::Result<()> {
+        let cluster = &*self;
+        std::thread::scope(|scope| {
+            let nodes: Vec<_> = (0..cluster.nodes.len())
+                .filter(|&node| cluster.nodes[node].is_none())
+                .map(|node| (node, scope.spawn(move || cluster.launch_node(node))))
+                .collect();
+            let gateways: Vec<_> = (0..cluster.gateways.len())
+                .filter(|&gateway| cluster.gateways[gateway].is_none())
+                .map(|gateway| (gateway, scope.spawn(move || cluster.launch_gateway(gateway))))
+                .collect();
+            let mut started = Vec::new();
+            for (node, handle) in nodes {
+                let process = handle.join().expect("no panic").with_context(|| format!("node {node}"))?;
+                started.push((node, process));
+            }
+            let mut opened = Vec::new();
+            for (gateway, handle) in gateways {
+                opened.push((gateway, handle.join().expect("no panic").with_context(|| format!("gateway {gateway}"))?));
+            }
+            anyhow::Ok((started, opened))
+        })
+        .map(|(started, opened)| {
+            for (node, process) in started {
+                self.nodes[node] = Some(process);
+            }
+            for (gateway, process) in opened {
+                self.gateways[gateway] = Some(process);
+            }
+        })
+    }
+
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let peers: Vec<String> = self.internal_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        vec![
+            ("DOZO_PEERS", peers.join(",")),
+            ("DOZO_CLUSTER_SECRET_FILE", self.dir.path().join("cluster-secret").display().to_string()),
+            ("DOZO_ROOT_ACCESS_KEY", ACCESS_KEY.to_owned()),
+            ("DOZO_ROOT_SECRET_KEY", SECRET_KEY.to_owned()),
+            ("DOZO_ADMIN_ADDR", "127.0.0.1:0".to_owned()),
+        ]
+    }
+
+    fn launch(&self, name: &str, arguments: &[&str]) -> anyhow::Result<(Process, String)> {
+        let variables = self.variables();
+        let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let log = self.dir.path().join(format!("{name}.log"));
+        Process::start(arguments, &variables, &log, Duration::from_secs(90))
+    }
+
+    fn launch_node(&self, node: usize) -> anyhow::Result<Process> {
+        let dir = self.node_dir(node).display().to_string();
+        let address = format!("127.0.0.1:{}", self.internal_ports[node]);
+        let zone = format!("zone-{node}");
+        let arguments = ["node", "--data", &dir, "--listen", &address, "--advertise", &address, "--zone", &zone];
+        self.launch(&format!("node{node}"), &arguments).map(|(process, _)| process)
+    }
+
+    fn launch_gateway(&self, gateway: usize) -> anyhow::Result<Gateway> {
+        let (process, ready) = self.launch(&format!("gateway{gateway}"), &["gateway", "--s3-addr", "127.0.0.1:0"])?;
+        let field = |name: &str| {
+            let found = ready.split_whitespace().find_map(|word| word.strip_prefix(name));
+            found.unwrap_or_else(|| panic!("no {name} in {ready:?}")).to_owned()
+        };
+        Ok(Gateway { process, s3: field("s3="), admin: field("admin=") })
+    }
+
+    pub fn node(&mut self, node: usize) -> &mut Process {
+        self.nodes[node].as_mut().expect("the node runs")
+    }
+
+    /// `kill -9` of one storage node.
+    pub fn kill_node(&mut self, node: usize) {
+        self.nodes[node] = None;
+    }
+
+    /// `kill -9` of everything: signals first to all, so that no process sees another's end.
+    pub fn kill_all(&mut self) {
+        for process in self.nodes.iter().flatten() {
+            let _ = process.signal("KILL");
+        }
+        for gateway in self.gateways.iter().flatten() {
+            let _ = gateway.process.signal("KILL");
+        }
+        self.nodes.iter_mut().for_each(|node| *node = None);
+        self.gateways.iter_mut().for_each(|gateway| *gateway = None);
+    }
+
+    /// The S3 endpoint of a gateway.
+    pub fn s3(&self, gateway: usize) -> &str {
+        &self.gateways[gateway].as_ref().expect("the gateway runs").s3
+    }
+
+    pub fn admin(&self, gateway: usize) -> &str {
+        &self.gateways[gateway].as_ref().expect("the gateway runs").admin
+    }
+
+    pub fn client(&self, gateway: usize) -> Client {
+        Client::new(self.s3(gateway))
+    }
+
+    /// The end of a process's log, for a failure message.
+    pub fn logs(&self) -> String {
+        let running = self.nodes.iter().flatten().chain(self.gateways.iter().flatten().map(|gateway| &gateway.process));
+        running.map(Process::log_tail).collect::<Vec<_>>().join("\n----\n")
+    }
+}

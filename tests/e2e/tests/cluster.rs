@@ -1,0 +1,81 @@
+//! Four storage nodes and two gateways, as in the compose file, but as processes on loopback.
+#![allow(clippy::disallowed_methods)]
+
+use std::time::Duration;
+
+use tests_e2e::{Cluster, TreeShape, digest_tree, make_tree};
+
+#[test]
+fn a_cluster_keeps_everything_through_node_and_total_failures() {
+    let mut cluster = Cluster::start(4, 2).unwrap();
+    let source = tempfile::tempdir().unwrap();
+    make_tree(source.path(), TreeShape { small_files: 200, large_files: 2, large_bytes: 20 << 20 }).unwrap();
+    let expected = digest_tree(source.path()).unwrap();
+    let text = source.path().display().to_string();
+    cluster.client(0).aws(&["s3", "mb", "s3://tree"]).unwrap();
+    cluster.client(0).aws(&["s3", "sync", "--only-show-errors", &text, "s3://tree/"]).unwrap();
+    let compare = |cluster: &Cluster, gateway: usize, when: &str| {
+        let back = tempfile::tempdir().unwrap();
+        let path = back.path().display().to_string();
+        let synced = cluster.client(gateway).aws(&["s3", "sync", "--only-show-errors", "s3://tree/", &path]);
+        assert!(synced.is_ok(), "{when}: {}\n{}", synced.unwrap_err(), cluster.logs());
+        assert!(digest_tree(back.path()).unwrap() == expected, "{when}: the tree is not identical");
+    };
+    compare(&cluster, 1, "through the other gateway");
+
+    let mut manifest = String::new();
+    for node in [1, 2] {
+        // Writes go on while the node dies and while it is away.
+        let writer = cluster.client(0).python_start("writer.py", &["tree", &format!("w{node}/"), "8"]).unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        cluster.kill_node(node);
+        let output = writer.wait_with_output().unwrap();
+        let acked = String::from_utf8(output.stdout).unwrap();
+        assert!(acked.lines().count() > 10, "writes stopped: {}\n{}", String::from_utf8_lossy(&output.stderr), cluster.logs());
+        manifest.push_str(&acked);
+        let file = cluster.dir.path().join("manifest");
+        std::fs::write(&file, &manifest).unwrap();
+        cluster.client(1).python("reader.py", &["tree", &file.display().to_string()]).unwrap();
+        cluster.start_all().unwrap();
+    }
+
+    // Everything dies at once, in the middle of writes.
+    let writer = cluster.client(1).python_start("writer.py", &["tree", "all/", "4"]).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    cluster.kill_all();
+    manifest.push_str(&String::from_utf8(writer.wait_with_output().unwrap().stdout).unwrap());
+    cluster.start_all().unwrap();
+    let file = cluster.dir.path().join("manifest");
+    std::fs::write(&file, &manifest).unwrap();
+    cluster.client(0).python("reader.py", &["tree", &file.display().to_string()]).unwrap();
+    for prefix in ["w1/", "w2/", "all/"] {
+        cluster.client(0).aws(&["s3", "rm", "--only-show-errors", "--recursive", &format!("s3://tree/{prefix}")]).unwrap();
+    }
+    compare(&cluster, 1, "after everything was killed at once");
+}
+
+#[test]
+fn of_sixteen_racing_creators_exactly_one_wins() {
+    let cluster = Cluster::start(3, 2).unwrap();
+    cluster.client(0).aws(&["s3", "mb", "s3://race"]).unwrap();
+    for round in 0..3 {
+        let key = format!("key{round}");
+        let racers: Vec<_> = (0..16)
+            .map(|number| {
+                cluster.client(number % 2).python_start("race_create.py", &["race", &key, &number.to_string()]).unwrap()
+            })
+            .collect();
+        let results: Vec<String> = racers
+            .into_iter()
+            .map(|racer| {
+                let output = racer.wait_with_output().unwrap();
+                assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), cluster.logs());
+                String::from_utf8(output.stdout).unwrap().trim().to_owned()
+            })
+            .collect();
+        let winners: Vec<usize> = (0..16).filter(|&number| results[number] == "won").collect();
+        assert_eq!(winners.len(), 1, "{results:?}");
+        let stored = cluster.client(1).aws(&["s3", "cp", "--only-show-errors", &format!("s3://race/{key}"), "-"]).unwrap();
+        assert_eq!(stored, winners[0].to_string());
+    }
+}
