@@ -5,13 +5,15 @@
 //! - **With a log** (`wal`): a [`Durability::Synced`] write returns after the fdatasync of the write-ahead log, which is what
 //!   makes it durable. RocksDB's default recovery stops silently at the first damaged record and forgets all after it; here a
 //!   damaged record refuses to open. Only an incomplete last record is dropped: a write that the crash interrupted, so it was
-//!   never acknowledged. (`AbsoluteConsistency` would refuse that too, and with it every store whose machine lost its power in
-//!   the middle of a write.) No recycled log files: their old tail looks like a torn one.
+//!   never acknowledged. `inspection.rs` looks at the log first, because RocksDB cannot tell such a tail from some kinds of
+//!   damage. (`AbsoluteConsistency` would refuse the tail too, and with it every store whose machine lost its power in the
+//!   middle of a write.) No recycled log files: their old tail looks like a torn one.
 //! - **Without**: writes are in memory until a flush. The owner replays the rest from a log of its own.
 //! - Every block is checksummed, and checked at each read. Missing files are noticed when the store is opened.
 //! - A failed background write makes RocksDB refuse all later ones: the next call reports it.
 
-use std::io;
+mod inspection;
+
 use std::path::Path;
 
 use bytes::Bytes;
@@ -58,7 +60,7 @@ impl RocksKv {
     /// Opens the store in `path`, or makes an empty one in a directory that is missing or holds nothing. Blocks while the log
     /// is replayed.
     pub fn open(path: &Path, options: RocksOptions) -> Result<Self, KvError> {
-        refuse_a_beheaded_store(path)?;
+        inspection::inspect(path)?;
         let db = DB::open(&database_options(options), path).map_err(|error| open_error(path, &error))?;
         Ok(Self { db, wal: options.wal })
     }
@@ -178,36 +180,6 @@ fn database_options(options: RocksOptions) -> Options {
     database.set_stats_dump_period_sec(0);
     database.set_stats_persist_period_sec(0);
     database
-}
-
-/// A directory with data but without `CURRENT`, the file that names the rest, is a damaged store; RocksDB would take it for a
-/// new one and start empty.
-fn refuse_a_beheaded_store(path: &Path) -> Result<(), KvError> {
-    let failed = |error: io::Error| KvError::Io { detail: format!("list {}: {error}", path.display()) };
-    let entries = match path.read_dir() {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut data = None;
-    for entry in entries {
-        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-        if name == "CURRENT" {
-            return Ok(());
-        }
-        if name.ends_with(".sst") || name.ends_with(".log") {
-            data = Some(name);
-        }
-    }
-    match data {
-        None => Ok(()),
-        Some(name) => Err(KvError::Corrupt {
-            detail: format!(
-                "{} holds data ({name}) but its file CURRENT, which says what belongs to the store, is gone",
-                path.display()
-            ),
-        }),
-    }
 }
 
 fn kv_error(error: rocksdb::Error) -> KvError {

@@ -309,21 +309,60 @@ fn a_log_cut_anywhere_opens_with_a_prefix_of_the_writes() {
     }
 }
 
+/// Every byte of the log, each bit: lengths and kinds are damaged as well as payloads.
 #[test]
 fn a_damaged_record_refuses_to_open_be_it_the_last_one() {
     let dir = tempfile::tempdir().unwrap();
     let kv = RocksKv::open(dir.path(), small(true)).unwrap();
-    for key in ["a", "b", "c"] {
-        put(&kv, key, Durability::Synced);
+    let keys = ["a", "b", "c"];
+    for key in keys {
+        let mut batch = WriteBatch::new();
+        batch.put(key, "value");
+        kv.write(&batch, Durability::Synced).unwrap();
     }
-    let end = fs::metadata(file_with_ending(dir.path(), ".log")).unwrap().len();
-    for offset in [end - 1, end - 60, end / 2, end / 3] {
+    let log = file_with_ending(dir.path(), ".log");
+    let end = fs::metadata(&log).unwrap().len();
+    for (offset, bit) in (0..end).flat_map(|offset| (0..8).map(move |bit| (offset, bit))) {
         let damaged = copy(dir.path());
-        flip(&file_with_ending(damaged.path(), ".log"), offset);
-        let error = RocksKv::open(damaged.path(), small(true)).err().expect("the log is damaged");
-        assert!(matches!(error, KvError::Corrupt { .. }), "offset {offset}: {error}");
-        assert!(error.to_string().contains(damaged.path().to_str().unwrap()), "{error}");
+        flip(&file_with_ending(damaged.path(), ".log"), offset, bit);
+        match RocksKv::open(damaged.path(), small(true)) {
+            Err(KvError::Corrupt { detail }) => assert!(detail.contains(damaged.path().to_str().unwrap()), "{detail}"),
+            Err(error) => panic!("bit {bit} of byte {offset}: {error}"),
+            Ok(kv) => panic!("bit {bit} of byte {offset} of {end} was not noticed, found {:?}", whole(&kv).keys()),
+        }
     }
+}
+
+#[test]
+fn a_zeroed_sector_refuses_to_open_wherever_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = RocksKv::open(dir.path(), small(true)).unwrap();
+    // Several blocks of records, of lengths such that some begin with a sector.
+    for number in 0..600 {
+        let mut batch = WriteBatch::new();
+        batch.put(format!("{number:04}"), vec![b'v'; number % 300]);
+        kv.write(&batch, Durability::Synced).unwrap();
+    }
+    let log = file_with_ending(dir.path(), ".log");
+    let end = fs::metadata(&log).unwrap().len();
+    assert!(end > 3 * 32768, "{end}");
+    for start in (0..end - 512).step_by(512) {
+        let damaged = copy(dir.path());
+        let file = OpenOptions::new().write(true).open(file_with_ending(damaged.path(), ".log")).unwrap();
+        file.write_all_at(&[0; 512], start).unwrap();
+        let error = RocksKv::open(damaged.path(), small(true)).err().unwrap_or_else(|| panic!("sector at {start} of {end}"));
+        assert!(matches!(error, KvError::Corrupt { .. }), "{error}");
+    }
+}
+
+#[test]
+fn zeros_after_the_last_record_are_room_that_was_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = RocksKv::open(dir.path(), small(true)).unwrap();
+    put(&kv, "a", Durability::Synced);
+    let killed = copy(dir.path());
+    OpenOptions::new().write(true).open(file_with_ending(killed.path(), ".log")).unwrap().set_len(100_000).unwrap();
+    assert_eq!(whole(&RocksKv::open(killed.path(), small(true)).unwrap()).len(), 1);
 }
 
 #[test]
@@ -338,7 +377,7 @@ fn a_damaged_table_is_an_error_and_never_a_missing_key() {
     let mut damage_seen = 0;
     for offset in (0..table).step_by(97) {
         let damaged = copy(dir.path());
-        flip(&file_with_ending(damaged.path(), ".sst"), offset);
+        flip(&file_with_ending(damaged.path(), ".sst"), offset, 4);
         let read = RocksKv::open(damaged.path(), small(false)).and_then(|kv| {
             let mut keys = 0;
             kv.scan(b"", b"", &mut |_, _| {
@@ -394,9 +433,9 @@ fn a_failed_double_answers_nothing_until_it_crashed() {
     assert!(kv.get(b"a").unwrap().is_some());
 }
 
-fn flip(path: &Path, offset: u64) {
+fn flip(path: &Path, offset: u64, bit: u8) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();
-    file.write_all_at(&[byte[0] ^ 0x10], offset).unwrap();
+    file.write_all_at(&[byte[0] ^ (1 << bit)], offset).unwrap();
 }
