@@ -6,6 +6,7 @@
 //! it certainly did not happen.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +42,8 @@ struct Inner {
     maps: watch::Sender<Option<Arc<ClusterMap>>>,
     /// Where the last call succeeded.
     leader: Mutex<Option<String>>,
+    /// Where the next call begins its round: a caller that gives up on a silent node must not meet it first again.
+    turn: AtomicUsize,
 }
 
 /// Whether a call that failed may have left something behind.
@@ -53,7 +56,8 @@ enum Effect {
 impl PlacementClient {
     pub fn new(env: Env, connect: Connect, seeds: Vec<String>, cluster: Option<ClusterId>) -> Self {
         let maps = watch::Sender::new(None);
-        let inner = Inner { env, connect, seeds, cluster, deadline: CLIENT_DEADLINE, maps, leader: Mutex::new(None) };
+        let (deadline, leader, turn) = (CLIENT_DEADLINE, Mutex::new(None), AtomicUsize::new(0));
+        let inner = Inner { env, connect, seeds, cluster, deadline, maps, leader, turn };
         Self { inner: Arc::new(inner) }
     }
 
@@ -158,12 +162,15 @@ impl PlacementClient {
         // What to report in the end: a change in doubt, else what a node said last, which tells more than another's silence.
         let (mut doubt, mut answered): (Option<PlacementError>, Option<PlacementError>) = (None, None);
         let mut pause = BACKOFF_MIN;
+        let first = self.inner.turn.load(Ordering::Relaxed);
         let (mut turn, mut hints) = (0usize, 0);
-        let mut next: Option<String> = self.inner.leader.lock().clone();
+        // Taken, not copied: whoever is dropped while it waits for a dead leader leaves no trace of it.
+        let mut next: Option<String> = self.inner.leader.lock().take();
         loop {
             let candidates = self.candidates();
             let target = next.take().or_else(|| {
-                let target = candidates.get(turn % candidates.len().max(1)).cloned();
+                let target = candidates.get((first + turn) % candidates.len().max(1)).cloned();
+                self.inner.turn.fetch_add(1, Ordering::Relaxed);
                 turn += 1;
                 target
             });
@@ -174,7 +181,6 @@ impl PlacementClient {
                 }
                 Err(error) => error,
             };
-            *self.inner.leader.lock() = None;
             match &error {
                 PlacementError::BadMessage { .. } => return Err(doubt.unwrap_or(error)),
                 PlacementError::NotLeader { leader: Some(leader) } if hints < HINTS_MAX => {

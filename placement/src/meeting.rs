@@ -140,6 +140,7 @@ impl Meeting {
                 let interval = MEETING_INTERVAL.as_millis() as u64;
                 let pause = Duration::from_millis(interval / 2 + self.env.random_below(interval));
                 tokio::select! {
+                    biased;
                     () = self.pledged.notified() => {}
                     () = self.env.sleep(pause) => {}
                 }

@@ -11,6 +11,5 @@ mod report;
 mod runner;
 mod workload;
 
-pub use report::Report;
 pub use runner::{Keep, Plan, run};
 pub use workload::Workload;

@@ -13,12 +13,11 @@ use placement_types::Env;
 
 use super::report::{Report, Tally};
 use super::workload::{Target, Workload};
-use crate::client::{Endpoint, S3Client};
+use crate::client::S3Client;
 
 pub struct Plan {
     pub workload: Workload,
-    pub endpoint: Endpoint,
-    pub endpoint_text: String,
+    pub endpoint: String,
     pub bucket: String,
     pub object_bytes: usize,
     pub part_bytes: usize,
@@ -75,7 +74,7 @@ pub async fn run(env: &Env, client: S3Client, plan: &Plan) -> anyhow::Result<Rep
         for_each_object(&target, plan, written.load(Ordering::Relaxed), super::workload::Operation::Delete, &noise).await?;
     }
     let workload = format!("{:?}", plan.workload).to_lowercase();
-    Ok(tally.into_report(workload, plan.endpoint_text.clone(), plan.object_bytes as u64, plan.concurrency, seconds))
+    Ok(tally.into_report(workload, plan.endpoint.clone(), plan.object_bytes as u64, plan.concurrency, seconds))
 }
 
 async fn for_each_object(

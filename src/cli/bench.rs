@@ -88,11 +88,10 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
     let env = placement_env::system();
     let endpoint = Endpoint::parse(&args.endpoint)?;
-    let client = S3Client::new(env.clone(), endpoint.clone(), &args.credentials.region, args.credentials.credentials()?);
+    let client = S3Client::new(env.clone(), endpoint, &args.credentials.region, args.credentials.credentials()?);
     let plan = Plan {
         workload: args.workload,
-        endpoint,
-        endpoint_text: args.endpoint,
+        endpoint: args.endpoint,
         bucket: args.bucket,
         object_bytes: args.size,
         part_bytes: args.part_size,

@@ -9,7 +9,9 @@ use crate::config::Settings;
 
 pub fn init(settings: &Settings) -> anyhow::Result<()> {
     let filter = settings.log.as_deref().unwrap_or("info");
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("{filter:?} is not a log filter"))?;
+    // The library logs every refused signature as an error of ours; the access log has them as what they are.
+    let filter = if filter.contains("s3s") { filter.to_owned() } else { format!("{filter},s3s=off") };
+    let filter = EnvFilter::try_new(&filter).with_context(|| format!("{filter:?} is not a log filter"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match settings.log_format.as_deref().unwrap_or("auto") {
         "json" => builder.json().init(),

@@ -3,5 +3,5 @@
 mod http_client;
 mod signer;
 
-pub use http_client::{Endpoint, Reply, S3Client};
-pub use signer::{Credentials, sign};
+pub use http_client::{Endpoint, S3Client};
+pub use signer::Credentials;

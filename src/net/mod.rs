@@ -7,5 +7,5 @@ mod raft_transport;
 
 pub use directory::Directory;
 pub use late_placement::{LatePlacement, meeting_connect, placement_connect};
-pub use peers::{PeerClients, Peers};
+pub use peers::Peers;
 pub use raft_transport::RaftTransport;

@@ -51,11 +51,13 @@ impl Front {
     /// # Errors
     /// When metrics are set up already: a process has one front.
     pub fn new(env: Env, settings: &Settings, root: Option<RootCredentials>, backend: Backend) -> anyhow::Result<Self> {
-        let metrics = PrometheusBuilder::new().install_recorder().context("cannot set up metrics")?;
+        let recorder = PrometheusBuilder::new().install_recorder().context("cannot set up metrics")?;
+        metrics::describe_gauge!("dozo_build_info", "always 1; the label is the running version");
+        metrics::gauge!("dozo_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let Backend { placement, maps, nodes, local_node } = backend;
         let config = GatewayConfig::new(settings.region(), root.as_ref().map_or("", |root| &root.access_key), local_node);
         let gateway = Gateway::new(GatewayParts { env: env.clone(), placement, maps, nodes, config });
-        Ok(Self { env, gateway, credentials: Arc::new(RootOnly(root)), metrics })
+        Ok(Self { env, gateway, credentials: Arc::new(RootOnly(root)), metrics: recorder })
     }
 
     /// Opens the admin listener.
@@ -69,6 +71,17 @@ impl Front {
         let parts =
             AdminParts { gateway: self.gateway.clone(), credentials: self.credentials.clone(), metrics: self.metrics.clone() };
         Ok(AdminServer::start(&self.env, listener, router(parts)))
+    }
+
+    /// Ends, about once a minute, what a crash left of bucket deletions. Any number of processes may do it.
+    fn start_duties(&self) -> TaskHandle {
+        let (env, gateway) = (self.env.clone(), self.gateway.clone());
+        self.env.spawn("resume-deletes", async move {
+            loop {
+                env.sleep(RESUME_INTERVAL + Duration::from_millis(env.random_below(10_000))).await;
+                gateway.resume_deletes().await;
+            }
+        })
     }
 
     /// Opens the S3 listener, with TLS when a certificate is configured.
@@ -93,7 +106,7 @@ impl Front {
         let service = S3Service::new(self.gateway.clone(), self.credentials.clone(), config, self.env.clone());
         let stop = CancellationToken::new();
         let task = self.env.spawn("s3-listener", serve(service, listener, tls, self.env.clone(), stop.clone(), DRAIN_MAX));
-        Ok(S3Listener { url, stop, task })
+        Ok(S3Listener { url, stop, task, _duties: self.start_duties() })
     }
 
     async fn read_tls(&self, certificate: &Path, key: &Path) -> anyhow::Result<Tls> {
@@ -110,6 +123,9 @@ impl Front {
     }
 }
 
+/// How often interrupted bucket deletions are looked for.
+const RESUME_INTERVAL: Duration = Duration::from_secs(55);
+
 /// Requests under way at shutdown get this long.
 const DRAIN_MAX: Duration = Duration::from_secs(25);
 
@@ -120,6 +136,7 @@ pub struct S3Listener {
     url: String,
     stop: CancellationToken,
     task: TaskHandle,
+    _duties: TaskHandle,
 }
 
 impl S3Listener {

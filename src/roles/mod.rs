@@ -11,7 +11,6 @@ mod node;
 mod server;
 mod storage;
 
-pub use data_dirs::DataDirs;
 pub use gateway::GatewayRole;
 pub use node::NodeRole;
 pub use server::ServerRole;

@@ -11,8 +11,8 @@ use placement::{IdentityFile, Meeting, PlacementClient, PlacementService, System
 use placement_map::ClusterMap;
 use placement_map::system::{NewDisk, NewNode};
 use placement_proto::api::{MapWatch, PlacementApi};
-use placement_proto::meeting::{Hello, MeetingApi, Membership};
-use placement_types::{Env, GroupId, NodeId, Profile, TaskHandle, ZoneName};
+use placement_proto::meeting::Membership;
+use placement_types::{Env, GroupId, NodeId, Profile, ReplicaId, TaskHandle, ZoneName};
 use storage_node::{KvOpeners, Limits, NodeParts, StorageNode};
 use storage_node_consensus::state_prefix;
 use storage_node_kv::Kv;
@@ -117,7 +117,6 @@ impl Seeker {
         let met = meeting.run().await.context("cannot find a cluster")?;
         let Membership { cluster, replica, system_group } = met.membership.clone();
 
-        let ask = meeting_connect(peers.clone());
         let local = LatePlacement::new(placement.clone());
         let connect = placement_connect(parts.address.clone(), local, peers.clone());
         let seeds = if parts.peer_addresses.is_empty() { vec![me.address.clone()] } else { parts.peer_addresses.clone() };
@@ -125,6 +124,11 @@ impl Seeker {
         let maps = client.maps();
         let nodes = Arc::new(Directory::new(maps.clone(), peers.clone()));
         let transport = Arc::new(RaftTransport::new(env.clone(), peers));
+        // Until there is a map to tell, the founding record tells where the replicas of the system group are.
+        for (number, founder) in (1..).zip(&met.founders) {
+            transport.learn(ReplicaId(number), &founder.address);
+        }
+
         let state_dir = dirs.node_dir().to_owned();
         let log_dir = state_dir.join("log");
         identity.guard_log(&log_dir).await?;
@@ -161,11 +165,7 @@ impl Seeker {
         }
         assert!(served.set(Served { node: api, raft: Arc::new(node.clone()) }).is_ok(), "a process has one node");
         tasks.push(client.follow());
-        tasks.push(env.spawn("raft-addresses", learn_addresses(maps.clone(), transport.clone())));
-        let hello = Hello { node: me.clone(), expect: parts.expect, membership: Some(met.membership.clone()), met: Vec::new() };
-        let asked: Vec<_> =
-            parts.peer_addresses.iter().filter(|address| **address != me.address).map(|address| ask(address)).collect();
-        tasks.push(env.spawn("founding-addresses", learn_from_peers(env.clone(), maps.clone(), transport, hello, asked)));
+        tasks.push(env.spawn("raft-addresses", learn_addresses(maps.clone(), transport)));
         if let Some(founding) = &met.founding
             && maps.borrow().is_none()
         {
@@ -225,29 +225,6 @@ async fn learn_addresses(mut maps: MapWatch, transport: Arc<RaftTransport>) {
         }
     }
 }
-
-/// Until there is a map to tell, the peers themselves tell which replica they are: the system group needs that to elect its
-/// first leader, and again when all of its members restart.
-async fn learn_from_peers(
-    env: Env,
-    maps: MapWatch,
-    transport: Arc<RaftTransport>,
-    hello: Hello,
-    peers: Vec<Arc<dyn MeetingApi>>,
-) {
-    while maps.borrow().is_none() {
-        let replies = futures::future::join_all(peers.iter().map(|peer| peer.hello(hello.clone()))).await;
-        for reply in replies.into_iter().flatten() {
-            if let Some(membership) = reply.membership {
-                transport.learn(membership.replica, &reply.node.address);
-            }
-        }
-        env.sleep(ASK_INTERVAL).await;
-    }
-}
-
-/// How often peers are asked who they are.
-const ASK_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Until the map this process follows names the node: from then on it places data and finds its groups.
 async fn wait_for_node(mut maps: MapWatch, node: NodeId) {

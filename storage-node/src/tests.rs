@@ -217,9 +217,10 @@ async fn deleted_data_is_collected_after_the_grace_and_kept_before() {
     let gone = cluster.put("gone", &whole).await;
     let kept = cluster.put("kept", &whole).await;
     cluster.delete("gone").await;
+    cluster.env.sleep(GRACE - Duration::from_secs(2 * 60)).await;
     assert_eq!(cluster.collect().await, 0);
     assert!(cluster.read(&gone).await == whole, "a reader under way still has the manifest");
-    cluster.env.sleep(GRACE).await;
+    cluster.env.sleep(Duration::from_secs(2 * 60)).await;
     assert_eq!(cluster.collect().await, 1);
     assert_eq!(cluster.shards().await, [1, 1, 1]);
     assert!(cluster.read(&kept).await == whole);

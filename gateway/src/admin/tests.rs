@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use placement_map::DiskState;
 use placement_types::{BucketName, GroupId, ObjectKey};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -127,4 +128,19 @@ async fn explain_says_where_the_shards_are_and_what_they_could_bear() {
     let (_, body) = bench.get("/admin/v1/explain?key=small&bucket=bench", Some(&root)).await;
     assert!(body["versions"][0]["data"]["records"][0]["placed"].as_str().unwrap().starts_with("inline"));
     assert_eq!(bench.get("/admin/v1/explain?key=absent&bucket=bench", Some(&root)).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_listener_serves_the_routes() {
+    let env = placement_env::system();
+    let bench = Bench::new(5);
+    let listener = env.net.listen("127.0.0.1:0").await.unwrap();
+    let server = AdminServer::start(&env, listener, bench.router.clone());
+    for _ in 0..3 {
+        let mut stream = env.net.connect(server.address()).await.unwrap();
+        stream.write_all(b"GET /health/live HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        assert!(reply.starts_with("HTTP/1.1 200 OK\r\n") && reply.ends_with("live\n"), "{reply}");
+    }
 }

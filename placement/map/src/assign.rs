@@ -66,7 +66,7 @@ fn deal(count: u64, holders: &[usize], left: &mut [u64], rows_left: u64, seed: u
     let mut draw: Vec<(u64, usize)> = dealt
         .iter()
         .enumerate()
-        .filter(|(_, (holder, _))| left[*holder] % rows_left > 0)
+        .filter(|(_, (holder, _))| !left[*holder].is_multiple_of(rows_left))
         .map(|(index, (holder, _))| {
             let lot = mix(seed, *holder as u128) >> 32;
             (lot * (left[*holder] % rows_left), index)
@@ -135,8 +135,10 @@ impl<'a> Step<'a> {
                 sound.push(partition);
             }
         }
+        // A disk only gives down to its target, so nobody comes to want slots while they move.
+        let wanting: Vec<usize> = (0..self.loads.len()).filter(|disk| self.loads[*disk] < self.targets[*disk]).collect();
         for partition in sound {
-            self.move_for_balance(partition);
+            self.move_for_balance(partition, &wanting);
         }
         let disks = self.topology.disks();
         Ring { rows: self.rows.into_iter().map(|row| row.into_iter().flatten().map(|disk| disks[disk].id).collect()).collect() }
@@ -181,7 +183,7 @@ impl<'a> Step<'a> {
     }
 
     /// Moves one slot from a disk with too many to one with too few.
-    fn move_for_balance(&mut self, partition: usize) -> bool {
+    fn move_for_balance(&mut self, partition: usize, wanting: &[usize]) -> bool {
         let mut best: Option<Move> = None;
         for slot in 0..self.width {
             let from = self.rows[partition][slot].expect("gaps are filled first");
@@ -189,7 +191,7 @@ impl<'a> Step<'a> {
             if over <= 0 {
                 continue;
             }
-            for to in 0..self.loads.len() {
+            for to in wanting.iter().copied() {
                 let under = self.targets[to] - self.loads[to];
                 if under <= 0 || (over <= slack(self.targets[from]) && under <= slack(self.targets[to])) {
                     continue;

@@ -193,3 +193,24 @@ async fn another_clusters_map_is_refused() {
     assert!(client.learn(Arc::new(ours.clone())));
     assert!(!client.learn(Arc::new(ClusterMap { cluster: ClusterId::from_u128(2), epoch: Epoch(9), ..ours })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_less_patience_than_a_silent_node_gets_past_it() {
+    for silent in 1..=3 {
+        let group: Arc<Group> = Arc::default();
+        *group.leader.lock() = Some(silent);
+        let (env, client) = client(&group);
+        client.buckets().await.unwrap();
+        *group.silent.lock() = vec![silent];
+        *group.leader.lock() = Some(silent % 3 + 1);
+        let mut calls = 0;
+        loop {
+            calls += 1;
+            let read = env.timeout(Duration::from_secs(1), client.buckets()).await;
+            if matches!(read, Ok(Ok(_))) {
+                break;
+            }
+            assert!(calls < 4, "the silent node is asked for ever");
+        }
+    }
+}

@@ -32,7 +32,7 @@ use crate::consensus::{Machines, Request, Shown};
 use crate::error::{CreateGroupError, MembersError, ProposeError, ReadError, StartError, TransferError};
 use crate::format::{Body, Wire};
 use crate::limits::{GROUPS_MAX, HANDOVER_TICKS, INBOUND_PER_TURN, MEMBERS_MAX, REQUESTS_PER_TURN};
-use crate::log::{FIRST_POINT, Log};
+use crate::log::{Batch, FIRST_POINT, Log};
 use crate::machine::Transport;
 use crate::status::{Health, Leaders};
 use crate::store::GroupStore;
@@ -55,7 +55,7 @@ pub(crate) struct Driver {
     /// Groups to create once their current business is done.
     creations: Vec<Creation>,
     /// Creations whose record waits for its write.
-    created: Vec<(u64, oneshot::Sender<Result<(), CreateGroupError>>)>,
+    created: Vec<Created>,
     outbox: Outbox,
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     logger: slog::Logger,
@@ -75,6 +75,12 @@ pub(crate) struct Driver {
 struct Creation {
     group: GroupId,
     voters: Vec<ReplicaId>,
+    reply: oneshot::Sender<Result<(), CreateGroupError>>,
+}
+
+struct Created {
+    group: GroupId,
+    batch: Batch,
     reply: oneshot::Sender<Result<(), CreateGroupError>>,
 }
 
@@ -358,7 +364,7 @@ impl Driver {
         group.log_created(&mut self.log, &members);
         // The first of several asks at once instead of letting all wait for an election timeout; it is only a head start.
         group.campaign = creation.voters.first() == Some(&self.config.replica);
-        self.created.push((group.last_batch(), creation.reply));
+        self.created.push(Created { group: id, batch: group.last_batch(), reply: creation.reply });
         self.groups.insert(id, group);
     }
 

@@ -7,3 +7,4 @@ mod formats;
 mod groups;
 mod members;
 mod snapshots;
+mod throughput;

@@ -88,8 +88,10 @@ pub(crate) struct Group {
 /// The election timeout, drawn here because raft-rs draws it from a generator that no seed controls.
 #[derive(Default)]
 struct Election {
-    term: u64,
     attempts: u64,
+    /// Attempts since somebody led.
+    failures: u64,
+    /// The term and the attempt that `ticks` was drawn for.
     drawn_for: Option<(u64, u64)>,
     ticks: usize,
 }
@@ -177,6 +179,11 @@ impl Group {
         self.raw.raft.raft_log.committed
     }
 
+    /// Whether Raft can look at all committed entries it has not given out, as it does before a campaign.
+    pub(crate) fn sees_its_backlog(&self) -> bool {
+        !self.awaits_snapshot() && (self.handed >= self.committed() || self.handed + 1 >= self.store().cached_from())
+    }
+
     /// Whether the group has members, or only waits to be told by a leader what it is.
     pub(crate) fn is_initialized(&self) -> bool {
         self.store().base() != Point::default()
@@ -205,19 +212,29 @@ impl Group {
         if !self.outstanding.is_empty() || self.handed < self.committed() || self.awaits_snapshot() {
             return;
         }
-        self.draw_election_timeout(env, election_ticks);
+        self.draw_election_timeout(env, u64::from(election_ticks));
         if self.raw.tick() {
             self.election.attempts += 1;
+            self.election.failures += 1;
         }
     }
 
-    fn draw_election_timeout(&mut self, env: &Env, election_ticks: u32) {
-        self.election.term = self.raw.raft.term;
-        let occasion = (self.election.term, self.election.attempts);
+    fn draw_election_timeout(&mut self, env: &Env, election_ticks: u64) {
+        if self.raw.raft.leader_id != 0 {
+            self.election.failures = 0;
+        }
+        let occasion = (self.raw.raft.term, self.election.attempts);
         if self.election.drawn_for != Some(occasion) {
             self.election.drawn_for = Some(occasion);
-            let extra = usize::try_from(env.random_below(u64::from(election_ticks))).expect("a few ticks");
-            self.election.ticks = election_ticks as usize + extra;
+            let draw = |bound: u64| usize::try_from(env.random_below(bound)).expect("a few ticks");
+            self.election.ticks = election_ticks as usize + draw(election_ticks);
+            // After a first split vote the next one comes sooner: nobody hears of a leader by waiting. Later ones take their
+            // time again, because answers may simply be slow.
+            if self.election.failures == 1 && self.raw.raft.state != StateRole::Follower {
+                let rest = (election_ticks as usize / 2).max(1) + draw(election_ticks.div_ceil(2));
+                let elapsed = self.election.ticks.saturating_sub(rest);
+                self.raw.raft.election_elapsed = self.raw.raft.election_elapsed.max(elapsed);
+            }
         }
         self.raw.raft.set_randomized_election_timeout(self.election.ticks);
     }
@@ -350,6 +367,14 @@ impl Group {
     pub(crate) fn log_created(&mut self, log: &mut Log, members: &ConfState) {
         self.last_batch = log.push(Record::Created { group: self.id, members: members.clone() });
         self.log_hard_state(log);
+    }
+
+    /// Queues what a created group's state begins with. Not before the log has the group: a state without a log is refused at
+    /// the next start.
+    pub(crate) fn begin_state(&mut self) {
+        let item = ApplyItem::Members { point: self.store().base(), members: self.applied_members.clone() };
+        self.queue_bytes += item.bytes();
+        self.queue.push_front(item);
     }
 
     /// The write after which what was logged last is durable.

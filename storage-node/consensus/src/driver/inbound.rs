@@ -33,8 +33,7 @@ impl Group {
         let refused = match message.msg_type {
             // The leader sends again; until then nothing more piles up here.
             MessageType::MsgAppend => self.queue_bytes > APPLY_BACKLOG_BYTES,
-            // Raft would look at entries that the coming snapshot replaces.
-            MessageType::MsgTimeoutNow => self.awaits_snapshot() || self.handed < self.committed(),
+            MessageType::MsgTimeoutNow => !self.sees_its_backlog(),
             // An answer about entries that were never sent.
             MessageType::MsgAppendResponse => !message.reject && message.index > self.raw.raft.raft_log.last_index(),
             _ => false,

@@ -252,8 +252,10 @@ impl Driver {
         for group in self.groups.values_mut() {
             group.release(synced, &mut self.outbox);
         }
-        for (_, reply) in self.created.extract_if(.., |(batch, _)| *batch <= synced) {
-            let _ = reply.send(Ok(()));
+        let created: Vec<_> = self.created.extract_if(.., |created| created.batch <= synced).collect();
+        for created in created {
+            self.group(created.group).begin_state();
+            let _ = created.reply.send(Ok(()));
         }
     }
 

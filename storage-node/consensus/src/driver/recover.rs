@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use placement_types::{Env, Fs, GroupId};
-use storage_node_kv::{Kv, KvError, Prefixed, Step};
+use storage_node_kv::{Durability, Kv, KvError, Prefixed, Step, WriteBatch};
 
 use super::receive::incoming_path;
 use crate::config::Config;
 use crate::error::StartError;
-use crate::format::{BLOCK_BYTES, GroupMeta, Identity, MetaState, Point, group_of_meta_key, meta_prefix};
+use crate::format::{BLOCK_BYTES, GroupMeta, Identity, MetaState, Point, group_of_meta_key, meta_key, meta_prefix};
 use crate::log::{self, FIRST_POINT, Log, LogError, RecoveredGroup};
 use crate::snapshot::{self, SnapshotError};
 use crate::store::GroupStore;
@@ -163,6 +163,10 @@ fn unite(
         }
         // Created, and nothing of it had reached the state yet.
         None if meta.is_none() && group.base == FIRST_POINT && origin.point == FIRST_POINT => {
+            let begun = GroupMeta { state: MetaState::Whole, applied: FIRST_POINT, members: origin.members.clone() };
+            let mut batch = WriteBatch::new();
+            batch.put(meta_key(id).to_vec(), begun.encode());
+            kv.write(&batch, Durability::Buffered)?;
             (FIRST_POINT, origin.members.clone())
         }
         // Heard of only: it may have voted, and has no state.

@@ -1,11 +1,11 @@
-//! Work that one entry bounds, and the next one goes on with.
+//! Work that one entry or page bounds, and the next one goes on with.
 
 use placement_types::UploadId;
-use storage_node_proto::command::{Change, Outcome};
-use storage_node_proto::object::{ObjectAttributes, Upload};
+use storage_node_proto::command::{Change, Outcome, WriteCondition};
+use storage_node_proto::object::{Data, ObjectAttributes, Upload, Versioning};
 use storage_node_proto::query::{Answer, ListRange, Query};
 
-use super::replica::{Replica, command, key, shelf, time};
+use super::replica::{Replica, chunk, chunk_id, command, disk, key, record, shelf, time, txn};
 use crate::limits::{FORGET_ROWS_MAX, PURGE_PARTS_MAX};
 
 fn create_uploads(replica: &mut Replica, count: usize) {
@@ -45,4 +45,35 @@ fn a_large_forget_takes_several_entries_and_refuses_what_is_old_at_once() {
     assert_eq!(replica.apply(&forget), Outcome::Done);
     let tables: Vec<u8> = replica.rows.keys().map(|row| row[0]).filter(|table| matches!(table, 0x13 | 0x15)).collect();
     assert!(tables.is_empty(), "{} rows are left", tables.len());
+}
+
+/// A caller resumes after a time and chunk, so a page that ended between two shards of one would lose the second.
+#[test]
+fn a_page_of_garbage_ends_between_chunks() {
+    let mut replica = Replica::default();
+    let data = Data::Chunks(vec![chunk(1, 100, [1, 2, 3, 4]), chunk(2, 100, [1, 2, 3, 4])]);
+    let (shelf, key) = (shelf(), key("k"));
+    let put = Change::Put {
+        shelf,
+        key: key.clone(),
+        versioning: Versioning::Unversioned,
+        condition: WriteCondition::None,
+        record: record(txn(1), "e", Some(&data)),
+        data: Some(data),
+    };
+    replica.apply(&command(1, 1, put));
+    for (n, id, index) in [(2, 2, 0), (3, 1, 1), (4, 1, 0)] {
+        let (from, to) = (Some(disk(u64::from(index) + 1)), Some(disk(u64::from(index) + 7)));
+        let (key, chunk) = (key.clone(), chunk_id(id));
+        let change = Change::MoveShard { shelf, key, owner: txn(1), chunk, index, from, to };
+        assert_eq!(replica.apply(&command(n, 5, change)), Outcome::Done);
+    }
+    let page = |after, limit| {
+        let Answer::Garbage { garbage } = replica.ask(&Query::Garbage { before: time(6), after, limit }) else { panic!() };
+        garbage.iter().map(|one| one.entry.chunk).collect::<Vec<_>>()
+    };
+    assert_eq!(page(None, 1), [chunk_id(1), chunk_id(1)]);
+    assert_eq!(page(Some((time(5), chunk_id(1))), 1), [chunk_id(2)]);
+    assert_eq!(page(Some((time(5), chunk_id(2))), 1), []);
+    assert_eq!(page(None, 3), [chunk_id(1), chunk_id(1), chunk_id(2)]);
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use placement_types::{ObjectKey, UploadId};
 use proptest::prelude::*;
 use proptest::sample::select;
+use storage_node_kv::{KvError, KvRead, Step};
 use storage_node_proto::command::{Change, Outcome, WriteCondition};
 use storage_node_proto::object::{ObjectAttributes, Upload, Version, VersionBody, VersionId, VersionSelector, Versioning};
 use storage_node_proto::query::{Answer, ListItem, ListRange, Query};
@@ -294,6 +296,40 @@ fn a_version_marker_deleted_since_the_last_page_skips_nothing() {
     assert_eq!(ids[2], VersionId::Null);
     let without_null = remove(91, ids[2]);
     assert_eq!(left(&without_null, ids[2]), [(ids[1], true)]);
+}
+
+/// Counts the rows that scans visit.
+struct Counting {
+    replica: Replica,
+    visits: AtomicUsize,
+}
+
+impl KvRead for Counting {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        self.replica.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Step) -> Result<(), KvError> {
+        self.replica.scan(from, to, &mut |row, value| {
+            self.visits.fetch_add(1, Ordering::Relaxed);
+            visit(row, value)
+        })
+    }
+}
+
+#[test]
+fn a_listing_skips_old_versions_and_folded_keys() {
+    let (many, one): (&[bool], &[bool]) = (&[true; 300], &[true]);
+    let folder: Vec<String> = (0..300).map(|n| format!("b/{n}")).collect();
+    let mut keys: Vec<(&str, &[bool])> = vec![("a", many), ("c", one)];
+    keys.extend(folder.iter().map(|text| (text.as_str(), one)));
+    let (replica, _) = filled(&content(&keys));
+    let counting = Counting { replica, visits: AtomicUsize::new(0) };
+    let query = Query::ListObjects { shelf: shelf(), list: ListRange { limit: 10, ..range("", "/") } };
+    let Ok(Answer::Objects { items, more: false }) = crate::answer(&counting, &query) else { panic!("it lists") };
+    assert_eq!(names(&items), ["a", "b/", "c"]);
+    // Two rows of the key and of the folder each: the second one shows that there is something to skip.
+    assert_eq!(counting.visits.load(Ordering::Relaxed), 5);
 }
 
 fn contents() -> impl Strategy<Value = Content> {

@@ -1,0 +1,153 @@
+//! One seed from the founding of a cluster to the verdict.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use placement_types::Profile;
+
+use crate::checker::{Violation, check};
+use crate::dice::{Dice, derive};
+use crate::director::Director;
+use crate::history::Operation;
+use crate::machine::Machine;
+use crate::panics;
+use crate::process::{ClusterPlan, node_name, run_node, start_gateway};
+use crate::workload::{Run, Stage, run_clients};
+
+const GATEWAYS: u32 = 2;
+
+/// Simulated time in which a cluster must be founded, and in which the last operations must end.
+const FOUNDING_MAX: Duration = Duration::from_secs(60);
+const SETTLING_MAX: Duration = Duration::from_secs(120);
+
+/// K14: this long after the last fault everything is served again.
+const RECOVERY_MAX: Duration = Duration::from_secs(15);
+
+/// How long clients go on after that before the last look.
+const CALM: Duration = Duration::from_secs(5);
+
+/// What became of a run.
+pub struct Report {
+    pub seed: u64,
+    pub violations: Vec<Violation>,
+    /// What went wrong besides: panics, nodes that did not start, faults that did not happen.
+    pub failures: Vec<String>,
+    /// Every fault, map epoch and operation with its simulated time. The same for the same seed.
+    pub trace: Vec<String>,
+    pub history: Vec<Operation>,
+}
+
+impl Report {
+    /// # Panics
+    /// When anything went wrong, with all that is needed to understand and repeat it.
+    pub fn assert_holds(&self) {
+        if self.violations.is_empty() && self.failures.is_empty() {
+            return;
+        }
+        let mut text = format!("seed {} fails; repeat it with SIM_SEED={0}\n", self.seed);
+        for line in &self.trace {
+            let _ = writeln!(text, "  {line}");
+        }
+        for failure in &self.failures {
+            let _ = writeln!(text, "FAILED: {failure}");
+        }
+        for violation in &self.violations {
+            let _ = writeln!(text, "BROKEN: {violation}");
+        }
+        panic!("{text}");
+    }
+}
+
+/// Runs one seed. Never panics for what the cluster does: see [`Report::assert_holds`].
+pub fn simulate(seed: u64) -> Report {
+    panics::watch();
+    let dice = Dice::new(seed, 1);
+    // Each bears one node less: a write needs k+1 disks, a group two of its three replicas.
+    let (nodes, profile) = match dice.range(0, 3) {
+        0 => (3, Profile::new(1, 2)),
+        1 => (4, Profile::new(2, 1)),
+        _ => (4, Profile::new(2, 2)),
+    };
+    let plan = ClusterPlan::new(nodes, profile.expect("a legal profile"));
+    let run = Run::new(seed);
+    run.note(Duration::ZERO, &format!("{nodes} nodes, profile {}", plan.profile));
+
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(derive(seed, 2))
+        .simulation_duration(Duration::from_secs(3600))
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(Duration::from_micros(200))
+        .max_message_latency(Duration::from_millis(dice.range(2, 30)))
+        .tcp_capacity(1 << 14)
+        .build();
+    let machines: Vec<Arc<Machine>> =
+        (0..nodes).map(|node| Machine::new(node_name(node), derive(seed, 100 + node as u64))).collect();
+    for machine in &machines {
+        let (machine, plan) = (machine.clone(), plan.clone());
+        sim.host(machine.name.clone(), move || run_node(machine.clone(), plan.clone()));
+    }
+    let gateways: Vec<String> = (0..GATEWAYS).map(|number| format!("gateway{number}")).collect();
+    for (number, name) in (0..GATEWAYS).zip(&gateways) {
+        let machine = Machine::new(name.clone(), derive(seed, 200 + u64::from(number)));
+        let (run, plan) = (run.clone(), plan.clone());
+        sim.client(name.as_str(), async move {
+            let running = start_gateway(&machine, &plan).await;
+            run_clients(run, running, number).await
+        });
+    }
+    let mut director = Director::new(machines.clone(), &gateways, seed);
+    let mut failures = Vec::new();
+    let calm = match drive(&mut sim, &run, &mut director) {
+        Ok(calm) => calm,
+        Err(why) => {
+            failures.push(why);
+            Duration::MAX
+        }
+    };
+    failures.extend(panics::seen().into_iter().map(|panic| format!("K10 panic: {panic}")));
+    if failures.is_empty() {
+        failures
+            .extend(machines.iter().filter(|machine| !machine.is_serving()).map(|machine| format!("{} is not up", machine.name)));
+        failures.extend(director.missing());
+    }
+    let history = run.history.lock().clone();
+    let violations = check(&history, calm);
+    let trace = run.trace.lock().clone();
+    Report { seed, violations, failures, trace, history }
+}
+
+/// Steps the simulation to its end. Returns the time from which on nothing has an excuse to fail.
+fn drive(sim: &mut turmoil::Sim<'_>, run: &Run, director: &mut Director) -> Result<Duration, String> {
+    let mut ready = None;
+    let mut settling = None;
+    loop {
+        let finished = sim.step().map_err(|error| format!("a process ended: {error}"))?;
+        let now = sim.elapsed();
+        let Some(ready) = ready else {
+            if u32::from(run.ready_gateways()) == GATEWAYS {
+                run.note(now, "ready");
+                run.set_stage(Stage::Working);
+                ready = Some(now);
+            } else if now > FOUNDING_MAX {
+                return Err("no cluster was founded in time".to_owned());
+            }
+            continue;
+        };
+        for note in director.advance(sim, now - ready) {
+            run.note(now, &note);
+        }
+        let calm = ready + director.quiet_at() + RECOVERY_MAX;
+        if settling.is_none() && now > calm + CALM {
+            run.note(now, "settling");
+            run.set_stage(Stage::Settling);
+            settling = Some(now);
+        }
+        if finished {
+            return Ok(calm);
+        }
+        if settling.is_some_and(|settling| now > settling + SETTLING_MAX) {
+            return Err("operations hang although all faults are over".to_owned());
+        }
+    }
+}

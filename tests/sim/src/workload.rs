@@ -1,0 +1,317 @@
+//! What clients do: PUT, GET, DELETE and LIST on a few shared keys, through two gateways, noting what they are told.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use futures::future::join_all;
+use gateway::Gateway;
+use gateway_s3::{
+    Caller, CreateBucket, DeleteObject, GetObject, ListEntry, ListObjects, ObjectSelection, PutObject, ReadConditions,
+    RequestContext, S3Api as _, S3Error, S3ErrorCode, UploadBody, WriteCondition, WriteHeaders,
+};
+use parking_lot::Mutex;
+use placement_types::{BucketName, Env, ObjectKey, RequestId};
+
+use crate::body;
+use crate::dice::Dice;
+use crate::history::{Action, Operation, Outcome};
+use crate::process::RunningGateway;
+
+/// Keys that clients share: few, so that operations meet.
+const KEYS: u32 = 8;
+
+/// Clients of each gateway.
+const CLIENTS: u32 = 3;
+
+/// Pieces a body comes in, as from a socket.
+const PIECE_BYTES: usize = 100_000;
+
+const BUCKET: &str = "simulated";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stage {
+    Starting,
+    Working,
+    /// All faults are long over: everything is written and read once more.
+    Settling,
+}
+
+/// What all processes of a run share with the harness.
+pub struct Run {
+    pub seed: u64,
+    pub history: Mutex<Vec<Operation>>,
+    pub trace: Mutex<Vec<String>>,
+    stage: AtomicU8,
+    ready: AtomicU8,
+    bodies: AtomicU64,
+}
+
+impl Run {
+    pub fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            seed,
+            history: Mutex::default(),
+            trace: Mutex::default(),
+            stage: AtomicU8::new(Stage::Starting as u8),
+            ready: AtomicU8::new(0),
+            bodies: AtomicU64::new(1),
+        })
+    }
+
+    pub fn set_stage(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    fn has_reached(&self, stage: Stage) -> bool {
+        self.stage.load(Ordering::Relaxed) >= stage as u8
+    }
+
+    /// How many gateways found the cluster and the bucket.
+    pub fn ready_gateways(&self) -> u8 {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    pub fn note(&self, at: Duration, text: &str) {
+        self.trace.lock().push(format!("{:.3} {text}", at.as_secs_f64()));
+    }
+}
+
+/// Runs all clients of one gateway until the end of the run.
+pub async fn run_clients(run: Arc<Run>, running: RunningGateway, number: u32) -> turmoil::Result {
+    let RunningGateway { env, gateway, maps, follower } = running;
+    let client = |index: u32| Client {
+        run: run.clone(),
+        env: env.clone(),
+        gateway: gateway.clone(),
+        number: number * 10 + index,
+        dice: Dice::new(run.seed, 0xc0 + u64::from(number * 10 + index)),
+    };
+    let epochs = env.spawn("epochs", {
+        let (run, mut maps) = (run.clone(), maps);
+        async move {
+            while maps.changed().await.is_ok() {
+                let epoch = maps.borrow_and_update().as_ref().map_or(0, |map| map.epoch.0);
+                run.note(now(), &format!("gateway{number} epoch {epoch}"));
+            }
+        }
+    });
+    client(9).make_bucket(number == 0).await;
+    run.ready.fetch_add(1, Ordering::Relaxed);
+    while !run.has_reached(Stage::Working) {
+        env.sleep(Duration::from_millis(20)).await;
+    }
+    let clients: Vec<Client> = (0..CLIENTS).map(client).collect();
+    join_all(clients.iter().map(Client::work)).await;
+    client(9).settle().await;
+    drop((epochs, follower));
+    Ok(())
+}
+
+fn now() -> Duration {
+    turmoil::sim_elapsed().expect("clients run inside the simulation")
+}
+
+struct Client {
+    run: Arc<Run>,
+    env: Env,
+    gateway: Arc<Gateway>,
+    number: u32,
+    dice: Dice,
+}
+
+impl Client {
+    async fn make_bucket(&self, first: bool) {
+        loop {
+            let made = if first {
+                self.gateway.create_bucket(&self.context(), CreateBucket { bucket: bucket(), location: None }).await
+            } else {
+                self.gateway.head_bucket(&self.context(), bucket()).await
+            };
+            match made {
+                Ok(()) => return,
+                Err(error) if error.code == S3ErrorCode::BucketAlreadyOwnedByYou => return,
+                Err(_) => self.env.sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    async fn work(&self) {
+        while !self.run.has_reached(Stage::Settling) {
+            let key = self.dice.range(0, u64::from(KEYS)) as u32;
+            match self.dice.range(0, 100) {
+                0..40 => self.put(key).await,
+                40..80 => self.get(key).await,
+                80..92 => self.delete(key).await,
+                _ => self.list().await,
+            }
+            self.env.sleep(self.dice.millis(5, 250)).await;
+        }
+    }
+
+    /// Reads, rewrites and reads every key, and lists: with nothing in the way, all of it has to work.
+    async fn settle(&self) {
+        self.list().await;
+        for key in 0..KEYS {
+            self.get(key).await;
+        }
+        // The gateways share the keys, so that the last listing is exact.
+        for key in (0..KEYS).filter(|key| key % 2 == self.number / 10) {
+            self.put(key).await;
+            self.get(key).await;
+        }
+        self.list().await;
+    }
+
+    async fn put(&self, key: u32) {
+        let bytes = match self.dice.range(0, 10) {
+            0..4 => self.dice.range(body::BYTES_MIN, 4000),
+            4..8 => self.dice.range(17_000, 400_000),
+            _ => self.dice.range(1_100_000, 3_000_000),
+        };
+        let number = self.run.bodies.fetch_add(1, Ordering::Relaxed);
+        let content = body::content(number, bytes);
+        let mut rest = content.clone();
+        let mut pieces = Vec::new();
+        while !rest.is_empty() {
+            pieces.push(rest.split_to(rest.len().min(PIECE_BYTES)));
+        }
+        let request = PutObject {
+            bucket: bucket(),
+            key: object_key(key),
+            headers: WriteHeaders::default(),
+            condition: WriteCondition::None,
+            body: UploadBody::from_pieces(self.env.clone(), pieces),
+        };
+        let started = now();
+        let verdict = self.gateway.put_object(&self.context(), request).await;
+        let action = match &verdict {
+            Ok(reply) if reply.etag != body::etag(&content) => {
+                Action::Wrong { key, what: format!("the PUT of #{number} was answered with etag {}", reply.etag) }
+            }
+            _ => Action::Put { key, body: number },
+        };
+        self.record(action, started, outcome(verdict.map(|_| ())));
+    }
+
+    async fn delete(&self, key: u32) {
+        let request = DeleteObject { bucket: bucket(), key: object_key(key), version_id: None, condition: WriteCondition::None };
+        let started = now();
+        let verdict = self.gateway.delete_object(&self.context(), request).await;
+        self.record(Action::Delete { key }, started, outcome(verdict.map(|_| ())));
+    }
+
+    async fn get(&self, key: u32) {
+        let started = now();
+        let (action, verdict) = match self.read(key).await {
+            Ok(Read::Absent) => (Action::Get { key, seen: None }, Ok(())),
+            Ok(Read::Whole { bytes, etag }) => match body::identify(&bytes) {
+                Some(number) if etag == body::etag(&bytes) => (Action::Get { key, seen: Some(number) }, Ok(())),
+                Some(number) => (Action::Wrong { key, what: format!("#{number} came with etag {etag}") }, Ok(())),
+                None => (Action::Wrong { key, what: format!("{} bytes that nobody wrote", bytes.len()) }, Ok(())),
+            },
+            Err(error) => (Action::Get { key, seen: None }, Err(error)),
+        };
+        self.record(action, started, outcome(verdict));
+    }
+
+    async fn read(&self, key: u32) -> Result<Read, S3Error> {
+        let request = GetObject {
+            bucket: bucket(),
+            key: object_key(key),
+            version_id: None,
+            conditions: ReadConditions::default(),
+            selection: ObjectSelection::Whole,
+        };
+        let reply = match self.gateway.get_object(&self.context(), request).await {
+            Ok(reply) => reply,
+            Err(error) if error.code == S3ErrorCode::NoSuchKey => return Ok(Read::Absent),
+            Err(error) => return Err(error),
+        };
+        let head = reply.head.object;
+        let mut bytes = BytesMut::new();
+        let mut pieces = reply.body.into_iter().next().unwrap_or_else(|| futures::stream::empty().boxed());
+        while let Some(piece) = pieces.next().await {
+            bytes.extend_from_slice(&piece?);
+        }
+        if (bytes.len() as u64) < head.size {
+            // The client of a connection that breaks off knows that it has not everything.
+            return Err(S3Error::with_message(S3ErrorCode::InternalError, "the body ended early"));
+        }
+        Ok(Read::Whole { bytes: bytes.freeze(), etag: head.etag })
+    }
+
+    async fn list(&self) {
+        let started = now();
+        let verdict = self.list_pages().await;
+        let (keys, verdict) = match verdict {
+            Ok(keys) => (keys, Ok(())),
+            Err(error) => (BTreeSet::new(), Err(error)),
+        };
+        self.record(Action::List { keys }, started, outcome(verdict));
+    }
+
+    /// In pages of three, so that a listing is made of several.
+    async fn list_pages(&self) -> Result<BTreeSet<u32>, S3Error> {
+        let mut keys = BTreeSet::new();
+        let mut after = None;
+        loop {
+            let request = ListObjects { bucket: bucket(), prefix: String::new(), delimiter: None, after, max_keys: 3 };
+            let reply = self.gateway.list_objects(&self.context(), request).await?;
+            for entry in reply.entries {
+                if let ListEntry::Object(object) = entry {
+                    keys.insert(key_number(&object.key));
+                }
+            }
+            after = reply.next;
+            if after.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    fn record(&self, action: Action, started: Duration, outcome: Outcome) {
+        let operation = Operation { client: self.number, action, started, ended: now(), outcome };
+        self.run.note(operation.ended, &operation.to_string());
+        self.run.history.lock().push(operation);
+    }
+
+    fn context(&self) -> RequestContext {
+        RequestContext {
+            caller: Caller::Root { access_key: "root".to_owned() },
+            request_id: RequestId::random(&self.env),
+            peer: "10.0.0.1:1".to_owned(),
+            secure: false,
+        }
+    }
+}
+
+enum Read {
+    Absent,
+    Whole { bytes: Bytes, etag: String },
+}
+
+fn outcome(verdict: Result<(), S3Error>) -> Outcome {
+    match verdict {
+        Ok(()) => Outcome::Ok,
+        Err(error) if error.code.status().is_client_error() => Outcome::Refused(error.to_string()),
+        Err(error) => Outcome::Unknown(error.to_string()),
+    }
+}
+
+fn bucket() -> BucketName {
+    BucketName::parse(BUCKET).expect("a legal name")
+}
+
+fn object_key(key: u32) -> ObjectKey {
+    ObjectKey::parse(&format!("key/{key}")).expect("a legal key")
+}
+
+/// A key that nobody wrote becomes a number that nobody wrote.
+fn key_number(key: &ObjectKey) -> u32 {
+    key.as_str().strip_prefix("key/").and_then(|number| number.parse().ok()).unwrap_or(u32::MAX)
+}

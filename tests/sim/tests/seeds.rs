@@ -1,0 +1,58 @@
+//! Seeds that must hold. A failure prints its seed and whole trace; `SIM_SEED=n` runs that seed in `chosen_seed_holds`.
+#![allow(clippy::disallowed_methods)]
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use tests_sim::simulate;
+
+/// The seed decides everything: what failed once can be looked at again.
+#[test]
+fn one_seed_gives_one_trace() {
+    let (first, second) = (simulate(7), simulate(7));
+    for (number, (left, right)) in first.trace.iter().zip(&second.trace).enumerate() {
+        assert_eq!(left, right, "the traces part at line {number}");
+    }
+    assert_eq!(first.trace.len(), second.trace.len());
+    assert!(first.history.len() > 100, "only {} operations", first.history.len());
+    first.assert_holds();
+}
+
+macro_rules! fixed_seeds {
+    ($($name:ident $seed:literal,)*) => {
+        $(#[test]
+        fn $name() {
+            simulate($seed).assert_holds();
+        })*
+    };
+}
+
+fixed_seeds! {
+    seed_1_holds 1,
+    seed_2_holds 2,
+    seed_3_holds 3,
+    seed_4_holds 4,
+    seed_5_holds 5,
+    seed_6_holds 6,
+}
+
+/// Two seeds that nobody has tried before.
+#[test]
+fn random_seeds_hold() {
+    for number in 0..2 {
+        let seed = RandomState::new().hash_one(number);
+        println!("seed {seed}");
+        simulate(seed).assert_holds();
+    }
+}
+
+/// The seed of `SIM_SEED`, to look at a failure again.
+#[test]
+fn chosen_seed_holds() {
+    let Ok(text) = std::env::var("SIM_SEED") else { return };
+    let seed = text.parse().expect("SIM_SEED is a number");
+    let report = simulate(seed);
+    for line in &report.trace {
+        println!("{line}");
+    }
+    report.assert_holds();
+}
