@@ -53,6 +53,9 @@ pub const READ_RETRIES_MAX: usize = 8;
 /// The pause before every node was asked in vain and all are asked again.
 pub const READ_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often a GET looks its key up again because the version it found was replaced before its first byte.
+pub const OVERTAKEN_MAX: u32 = 5;
+
 /// Data records asked for at once: a record of a 5 GiB part lists 320 chunks, some 50 KiB.
 pub const DATA_RECORDS_PER_QUERY: usize = 8;
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use placement_types::{Env, RequestId};
@@ -91,6 +91,7 @@ impl S3Service {
         let started = self.0.env.monotonic();
         let request_id = RequestId::random(&self.0.env);
         let (method, uri) = (request.method().clone(), request.uri().clone());
+        let closes = expects_in_vain(&request);
         let _serving = Serving::begin(&self.0.in_flight);
         let response = match self.0.in_flight.load(Ordering::Relaxed) > self.0.config.requests_max {
             true => {
@@ -99,7 +100,10 @@ impl S3Service {
             }
             false => self.verify_and_run(request, peer, request_id).await,
         };
-        let response = self.finish(response, &method, &uri, request_id);
+        let mut response = self.finish(response, &method, &uri, request_id);
+        if closes {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let operation = response.extensions().get::<OperationName>().map_or(NO_OPERATION, |name| name.0);
         let duration = self.0.env.monotonic().saturating_sub(started);
         metrics::request(operation, response.status(), duration);
@@ -155,6 +159,15 @@ impl S3Service {
         }
         response
     }
+}
+
+/// Whether the client waits for a `100 Continue` that never comes: hyper sends none for an empty body. botocore (every PUT of an
+/// empty object) then takes the next answer on the connection for this one's, so the connection must not be used again.
+fn expects_in_vain(request: &Request<Incoming>) -> bool {
+    let is = |name, expected: &str| {
+        request.headers().get(name).is_some_and(|value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(expected.as_bytes()))
+    };
+    request.version() == http::Version::HTTP_11 && is(EXPECT, "100-continue") && is(CONTENT_LENGTH, "0")
 }
 
 /// Counts a request for as long as its answer is being made.

@@ -295,9 +295,12 @@ impl Storage for GroupStore {
 
     /// Only names a snapshot; its bytes travel by themselves (see `snapshot`).
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let names = |members: &ConfState| {
+            [&members.voters, &members.learners, &members.voters_outgoing].into_iter().any(|list| list.contains(&to))
+        };
         match &self.snapshot {
-            // One that the log does not continue would be sent in vain.
-            Some((point, members)) if point.index >= request_index && point.index >= self.base.index => {
+            // One that the log does not continue, or from before the receiver was a member, would be sent in vain.
+            Some((point, members)) if point.index >= request_index.max(self.base.index) && names(members) => {
                 let mut snapshot = Snapshot::default();
                 snapshot.mut_metadata().index = point.index;
                 snapshot.mut_metadata().term = point.term;

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 import uuid
 
@@ -302,6 +303,16 @@ def race(bucket):
     [t.join() for t in threads]
     assert len(wins) == 1, wins
     assert S3.get_object(Bucket=bucket, Key="race")["Body"].read() == str(wins[0]).encode()
+
+
+@check
+def empty_objects_do_not_stall_the_connection(bucket):
+    started = time.monotonic()
+    for number in range(5):
+        S3.put_object(Bucket=bucket, Key=f"empty/{number}", Body=b"")
+        S3.put_object(Bucket=bucket, Key=f"full/{number}", Body=b"x")
+    # A stall lasts until the server drops the idle connection, ten seconds later: this is about hanging, not about speed.
+    assert time.monotonic() - started < 9, "a request after an empty PUT hung"
 
 
 @check

@@ -25,6 +25,7 @@ mod dice;
 mod director;
 mod history;
 mod linearizable;
+mod lying_fs;
 mod machine;
 #[path = "../../../src/net/mod.rs"]
 #[allow(dead_code, unused_imports)]
@@ -38,4 +39,5 @@ mod workload;
 
 pub use checker::{Violation, check};
 pub use history::{Action, Operation, Outcome};
-pub use scenario::{Report, simulate};
+pub use machine::Plant;
+pub use scenario::{Report, simulate, simulate_with};

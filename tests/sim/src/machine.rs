@@ -13,6 +13,7 @@ use storage_node::{KvOpener, KvOpeners};
 use storage_node_kv::{Kv, MemoryKv};
 
 use crate::dice::{Dice, derive};
+use crate::lying_fs::LyingFs;
 use crate::network::SimNet;
 
 /// Wall-clock time at the start of every simulation: 2026-01-01T00:00:00Z.
@@ -21,9 +22,18 @@ const STARTS_AT: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 /// The one data directory.
 pub const DATA_DIR: &str = "/data";
 
+/// A bug of the machines, to see that a run finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plant {
+    Nothing,
+    /// The disk says that the Raft log is synced when it is not.
+    LyingLog,
+}
+
 pub struct Machine {
     pub name: String,
     seed: u64,
+    plant: Plant,
     fs: SimFs,
     stores: Mutex<BTreeMap<PathBuf, MemoryKv>>,
     starts: AtomicU64,
@@ -35,13 +45,14 @@ pub struct Machine {
 
 impl Machine {
     /// A machine with an empty data directory.
-    pub fn new(name: String, seed: u64) -> Arc<Self> {
+    pub fn new(name: String, seed: u64, plant: Plant) -> Arc<Self> {
         let fs = SimFs::new(seed);
         fs.create_dir_all(Path::new(DATA_DIR)).expect("an empty file system takes a directory");
         fs.sync_dir(Path::new("/")).expect("no fault is planned yet");
         Arc::new(Self {
             name,
             seed,
+            plant,
             fs,
             stores: Mutex::default(),
             starts: AtomicU64::new(0),
@@ -59,7 +70,10 @@ impl Machine {
             clock: Arc::new(SimClock::starting_at(now)),
             random: Arc::new(SimRandom::new(derive(self.seed, start))),
             net: Arc::new(SimNet),
-            fs: Arc::new(self.fs.clone()),
+            fs: match self.plant {
+                Plant::Nothing => Arc::new(self.fs.clone()),
+                Plant::LyingLog => Arc::new(LyingFs(self.fs.clone())),
+            },
             tasks: Arc::new(SimTasks),
         }
     }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures::future::pending;
 use gateway::{Gateway, GatewayConfig, GatewayParts};
+use http::Response;
+use http::header::{DATE, HeaderValue};
 use placement::PlacementClient;
 use placement_proto::api::MapWatch;
 use placement_rpc::{Channels, Security, serve};
 use placement_types::{Env, Profile, TaskHandle, ZoneName};
 use tonic::service::Routes;
+use tower::util::MapResponseLayer;
 
 use crate::machine::{DATA_DIR, Machine};
 use crate::net::{Directory, LatePlacement, Peers, placement_connect};
@@ -72,7 +75,9 @@ async fn start_node(machine: &Arc<Machine>, plan: ClusterPlan) -> anyhow::Result
     routes
         .add_service(placement_proto::serve::service(seeker.meeting.clone(), seeker.placement.clone()))
         .add_service(storage_node_proto::serve::service(env.clone(), seeker.served.clone()));
-    let (serve_env, routes) = (env.clone(), routes.routes());
+    // Real time must not reach the simulation: hyper dates answers that have no date, and the date changes their length.
+    let dated = routes.routes().into_axum_router().layer(MapResponseLayer::new(with_fixed_date));
+    let (serve_env, routes) = (env.clone(), Routes::from(dated));
     let port = env.spawn("internal-port", async move {
         if let Err(error) = serve(serve_env, listener, Security::Plaintext, routes, pending()).await {
             panic!("the internal port closed: {error}");
@@ -80,6 +85,11 @@ async fn start_node(machine: &Arc<Machine>, plan: ClusterPlan) -> anyhow::Result
     });
     let storage = seeker.start().await?;
     Ok((storage, port))
+}
+
+fn with_fixed_date<B>(mut response: Response<B>) -> Response<B> {
+    response.headers_mut().insert(DATE, HeaderValue::from_static("Thu, 01 Jan 2026 00:00:00 GMT"));
+    response
 }
 
 /// A running gateway; `follower` keeps its map fresh.

@@ -10,7 +10,7 @@ use crate::checker::{Violation, check};
 use crate::dice::{Dice, derive};
 use crate::director::Director;
 use crate::history::Operation;
-use crate::machine::Machine;
+use crate::machine::{Machine, Plant};
 use crate::panics;
 use crate::process::{ClusterPlan, node_name, run_node, start_gateway};
 use crate::workload::{Run, Stage, run_clients};
@@ -61,6 +61,11 @@ impl Report {
 
 /// Runs one seed. Never panics for what the cluster does: see [`Report::assert_holds`].
 pub fn simulate(seed: u64) -> Report {
+    simulate_with(seed, Plant::Nothing)
+}
+
+/// Runs one seed on machines with a bug.
+pub fn simulate_with(seed: u64, plant: Plant) -> Report {
     panics::watch();
     let dice = Dice::new(seed, 1);
     // Each bears one node less: a write needs k+1 disks, a group two of its three replicas.
@@ -82,14 +87,14 @@ pub fn simulate(seed: u64) -> Report {
         .tcp_capacity(1 << 14)
         .build();
     let machines: Vec<Arc<Machine>> =
-        (0..nodes).map(|node| Machine::new(node_name(node), derive(seed, 100 + node as u64))).collect();
+        (0..nodes).map(|node| Machine::new(node_name(node), derive(seed, 100 + node as u64), plant)).collect();
     for machine in &machines {
         let (machine, plan) = (machine.clone(), plan.clone());
         sim.host(machine.name.clone(), move || run_node(machine.clone(), plan.clone()));
     }
     let gateways: Vec<String> = (0..GATEWAYS).map(|number| format!("gateway{number}")).collect();
     for (number, name) in (0..GATEWAYS).zip(&gateways) {
-        let machine = Machine::new(name.clone(), derive(seed, 200 + u64::from(number)));
+        let machine = Machine::new(name.clone(), derive(seed, 200 + u64::from(number)), plant);
         let (run, plan) = (run.clone(), plan.clone());
         sim.client(name.as_str(), async move {
             let running = start_gateway(&machine, &plan).await;

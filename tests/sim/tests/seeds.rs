@@ -3,7 +3,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 
-use tests_sim::simulate;
+use tests_sim::{Plant, Violation, simulate, simulate_with};
 
 /// The seed decides everything: what failed once can be looked at again.
 #[test]
@@ -33,6 +33,17 @@ fixed_seeds! {
     seed_4_holds 4,
     seed_5_holds 5,
     seed_6_holds 6,
+}
+
+/// The harness finds what it is there to find.
+#[test]
+fn a_log_whose_fsync_lies_is_caught() {
+    let caught = (1..=6).map(|seed| simulate_with(seed, Plant::LyingLog)).any(|report| {
+        let lost =
+            |violation: &Violation| matches!(violation, Violation::NotLinearizable { .. } | Violation::ListingMisses { .. });
+        report.violations.iter().any(lost)
+    });
+    assert!(caught, "six runs on lying disks lost no write that anybody noticed");
 }
 
 /// Two seeds that nobody has tried before.
