@@ -11,8 +11,8 @@ use std::sync::Arc;
 use hkdf::Hkdf;
 use placement_types::NodeId;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
@@ -192,9 +192,7 @@ mod tests {
     fn a_certificate_names_its_node() {
         let secret = ClusterSecret::parse(&"s".repeat(32)).unwrap();
         let (authority, _) = authority(&secret).unwrap();
-        let issue = |subject| {
-            leaf_params(subject).signed_by(&KeyPair::generate().unwrap(), &authority).unwrap().der().clone()
-        };
+        let issue = |subject| leaf_params(subject).signed_by(&KeyPair::generate().unwrap(), &authority).unwrap().der().clone();
         let node = NodeId::from_u128(7);
         assert_eq!(read_subject(&issue(Subject::Node(node))), Some(PeerIdentity::Node(node)));
         assert_eq!(read_subject(&issue(Subject::Gateway)), Some(PeerIdentity::Gateway));

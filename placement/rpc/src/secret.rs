@@ -7,7 +7,10 @@ use std::fmt;
 pub struct ClusterSecret(Vec<u8>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the cluster secret has {characters} characters; it needs at least {}: make one with `openssl rand -hex 32`", ClusterSecret::CHARACTERS_MIN)]
+#[error(
+    "the cluster secret has {characters} characters; it needs at least {}: make one with `openssl rand -hex 32`",
+    ClusterSecret::CHARACTERS_MIN
+)]
 pub struct InvalidSecret {
     pub characters: usize,
 }

@@ -45,7 +45,12 @@ pub async fn serve(
     served
 }
 
-async fn accept_loop(env: Env, mut listener: Box<dyn Listener>, security: Security, accepted: mpsc::Sender<io::Result<Connection>>) {
+async fn accept_loop(
+    env: Env,
+    mut listener: Box<dyn Listener>,
+    security: Security,
+    accepted: mpsc::Sender<io::Result<Connection>>,
+) {
     let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
     loop {
         let permit = handshakes.clone().acquire_owned().await.expect("the semaphore is never closed");

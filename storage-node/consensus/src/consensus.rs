@@ -78,7 +78,9 @@ impl Consensus {
         let (inbound, arrived) = mpsc::channel(INBOUND_WAITING);
         let driver = Driver::recover(config, env.clone(), kv.clone(), transport, machines, shown.clone(), asked, arrived).await?;
         let task = env.spawn("consensus", driver.run());
-        Ok(Self { inner: Arc::new(Inner { requests, inbound, shown, replica, kv, entry_bytes_max, task: Mutex::new(Some(task)) }) })
+        Ok(Self {
+            inner: Arc::new(Inner { requests, inbound, shown, replica, kv, entry_bytes_max, task: Mutex::new(Some(task)) }),
+        })
     }
 
     pub fn replica(&self) -> ReplicaId {

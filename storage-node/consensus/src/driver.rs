@@ -31,7 +31,7 @@ use crate::config::Config;
 use crate::consensus::{Machines, Request, Shown};
 use crate::error::{CreateGroupError, MembersError, ProposeError, ReadError, StartError, TransferError};
 use crate::format::{Body, Wire};
-use crate::limits::{GROUPS_MAX, HANDOVER_TICKS, INBOUND_PER_TURN, MEMBERS_MAX, REQUESTS_PER_TURN};
+use crate::limits::{GROUPS_MAX, HANDOVER_TICKS, INBOUND_PER_TURN, MEMBERS_MAX, REQUESTS_PER_TURN, STALLED_WRITE_TICKS};
 use crate::log::{Batch, FIRST_POINT, Log};
 use crate::machine::Transport;
 use crate::status::{Health, Leaders};
@@ -62,14 +62,35 @@ pub(crate) struct Driver {
     snapshot_dir: PathBuf,
     now: u64,
     next_tick: Duration,
+    builds: usize,
+    /// The tick at which the log's last write began.
+    write_began: u64,
     flushing: bool,
     flush_due: u64,
     making_spare: bool,
     spare_retry: u64,
     stopping: Option<Stopping>,
     failure: Option<String>,
+    _alive: Alive,
     /// Held while the log is in use: by the driver, and by every job, which may outlive it.
     lock: Arc<dyn Send + Sync>,
+}
+
+/// Tells everybody when the driver ends in a way nobody planned, such as a panic.
+struct Alive {
+    shown: Arc<Shown>,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.shown.health.send_if_modified(|health| {
+            let unplanned = *health == Health::Running;
+            if unplanned {
+                *health = Health::Failed { reason: "the driver ended unexpectedly".to_owned() };
+            }
+            unplanned
+        });
+    }
 }
 
 struct Creation {
@@ -111,6 +132,7 @@ impl Driver {
             groups.insert(id, group);
         }
         let mut driver = Self {
+            _alive: Alive { shown: shown.clone() },
             outbox: Outbox::new(config.replica),
             next_tick: env.monotonic() + config.tick,
             snapshot_dir: recover::snapshot_dir(&config.log_dir),
@@ -130,6 +152,8 @@ impl Driver {
             jobs: FuturesUnordered::new(),
             logger,
             now: 0,
+            builds: 0,
+            write_began: 0,
             flushing: false,
             flush_due: 0,
             making_spare: false,
@@ -201,14 +225,17 @@ impl Driver {
             group.tick(&self.env, self.config.election_ticks);
             group.expire(self.now, patience);
             group.tick_sending();
+            removed.extend(group.tick_built());
             removed.extend(group.tick_receiving());
         }
         for path in removed {
             self.remove_file(path);
         }
-        if let Some(stopping) = &self.stopping
-            && self.now < stopping.deadline
-        {
+        let stalled = self.log.is_writing() && self.now - self.write_began >= STALLED_WRITE_TICKS;
+        if stalled && (self.now - self.write_began).is_multiple_of(STALLED_WRITE_TICKS) {
+            tracing::error!(ticks = self.now - self.write_began, "the log's disk does not answer");
+        }
+        if stalled || self.stopping.as_ref().is_some_and(|stopping| self.now < stopping.deadline) {
             self.hand_over();
         }
     }
@@ -225,7 +252,8 @@ impl Driver {
             Body::Chunk(_) => true,
             Body::Ack { .. } => false,
         };
-        if !self.groups.contains_key(&wire.group) && !(introduced && self.add_empty_group(wire.group)) {
+        let known = self.groups.contains_key(&wire.group) || (introduced && self.add_empty_group(wire.group));
+        if !known {
             return;
         }
         let group = self.groups.get_mut(&wire.group).expect("it is there or was just added");

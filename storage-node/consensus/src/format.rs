@@ -17,8 +17,8 @@ mod record;
 mod wire;
 
 pub(crate) use frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Identity, encode_frame, padded};
-pub(crate) use meta::{GroupMeta, MetaState, group_of_meta_key, meta_key, meta_prefix};
 pub use meta::state_prefix;
+pub(crate) use meta::{GroupMeta, MetaState, group_of_meta_key, meta_key, meta_prefix};
 pub(crate) use record::{CheckpointGroup, Origin, Record};
 pub(crate) use wire::{Body, SnapshotChunk, Wire, travels};
 

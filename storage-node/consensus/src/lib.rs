@@ -21,8 +21,55 @@
 //!  step    ┘   (all groups)  └─> committed entries ─> Machine ─> WriteBatch with applied index ─> Kv ─> replies
 //! ```
 //!
+//! A group of one, that keeps its last entry:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use bytes::Bytes;
+//! # use placement_types::{GroupId, ReplicaId};
+//! # use storage_node_consensus::{Config, Consensus, Machine, Transport};
+//! # use storage_node_kv::{KvRead, MemoryKv, Overlay};
+//! struct Last;
+//! impl Machine for Last {
+//!     fn apply(&self, state: &mut Overlay<'_>, _index: u64, entry: &[u8]) -> Bytes {
+//!         let before = state.get(b"last").ok().flatten().unwrap_or_default();
+//!         state.put(&b"last"[..], entry.to_vec());
+//!         before
+//!     }
+//! }
+//!
+//! struct Nobody;
+//! impl Transport for Nobody {
+//!     fn send(&self, _to: ReplicaId, _messages: Vec<Bytes>) {}
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (env, _) = placement_env::sim::env(1);
+//! let config = Config::new(ReplicaId(1), "/raft");
+//! let machines = Arc::new(|_group| Arc::new(Last) as Arc<dyn Machine>);
+//! let consensus = Consensus::start(config, env, Arc::new(MemoryKv::new()), Arc::new(Nobody), machines).await?;
+//!
+//! let group = GroupId(1);
+//! consensus.create_group(group, vec![ReplicaId(1)]).await?;
+//! let mut leaders = consensus.leaders();
+//! leaders.wait_for(|leaders| leaders.get(&group).is_some_and(|leadership| leadership.leader.is_some())).await?;
+//! consensus.propose(group, "first".into()).await?;
+//! assert_eq!(consensus.propose(group, "second".into()).await?, "first");
+//!
+//! consensus.read_barrier(group).await?;
+//! let last = consensus.read_state(group, |state| state.get(b"last"))??;
+//! assert_eq!(last.as_deref(), Some(&b"second"[..]));
+//! # consensus.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A replica that is too far behind for the log gets a snapshot (`snapshot`): the group's pairs in a file, sent in chunks,
 //! synced, recorded in the log, and only then put into the store, again from the file if a crash intervenes.
+
+// The generated messages of raft-rs are built field by field, as its own code does: most of their fields stay at the default.
+#![allow(clippy::field_reassign_with_default)]
 
 mod config;
 mod consensus;

@@ -9,8 +9,9 @@ pub const APPEND_BYTES: u64 = 1 << 20;
 /// One message on the wire: the largest entry, or an append, with room for its frame.
 pub const MESSAGE_BYTES_MAX: usize = ENTRY_BYTES_MAX + (2 << 20);
 
-/// Entries of one append message; a longer claim is a broken message.
-pub const MESSAGE_ENTRIES_MAX: usize = 1 << 16;
+/// Entries of one append message or log record; a longer claim is a broken one. Raft counts at least 8 bytes to an entry, so
+/// an append holds half as many at most.
+pub const MESSAGE_ENTRIES_MAX: usize = 1 << 18;
 
 /// Append messages on their way to one follower.
 pub const APPENDS_IN_FLIGHT: usize = 64;
@@ -64,6 +65,13 @@ pub const CHUNKS_IN_FLIGHT: u32 = 4;
 pub const SNAPSHOT_KEY_BYTES_MAX: usize = 1 << 16;
 pub const SNAPSHOT_VALUE_BYTES_MAX: usize = 64 << 20;
 
+/// Snapshots of one node that are made, and that are on their way, at the same time: each reads or holds a lot.
+pub const SNAPSHOT_BUILDS_MAX: usize = 2;
+pub const TRANSFERS_MAX: usize = 4;
+
+/// Ticks that the file of a snapshot is kept for the next replica that may need it.
+pub const SNAPSHOT_KEPT_TICKS: u32 = 300;
+
 /// What a snapshot puts into the store with one write.
 pub const INSTALL_BATCH_BYTES: usize = 4 << 20;
 
@@ -76,6 +84,9 @@ pub const READIES_PER_TURN: usize = 4;
 
 /// Ticks between two flushes of the state when little is written, so that a restart replays little.
 pub const FLUSH_TICKS: u32 = 600;
+
+/// Ticks that one write of the log may take before other replicas are asked to lead (D22).
+pub const STALLED_WRITE_TICKS: u64 = 30;
 
 /// Ticks that a graceful stop waits for other replicas to take over.
 pub const HANDOVER_TICKS: u32 = 20;

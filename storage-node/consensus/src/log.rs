@@ -25,9 +25,7 @@ use parking_lot::Mutex;
 use placement_types::codec::DecodeError;
 use placement_types::{File, Fs, GroupId, OpenMode};
 
-use crate::format::{
-    CheckpointGroup, FRAME_HEADER_BYTES, FrameKind, Hard, Origin, Point, Record, encode_frame, padded,
-};
+use crate::format::{CheckpointGroup, FRAME_HEADER_BYTES, FrameKind, Hard, Origin, Point, Record, encode_frame, padded};
 use crate::limits::{FRAME_BYTES, LOG_PENDING_BYTES};
 
 pub(crate) use recovery::{RecoveredGroup, open};

@@ -128,10 +128,9 @@ impl ChunkError {
         match self {
             ChunkError::Unreachable { .. } | ChunkError::NoQuorum { .. } => Retry::OtherNode,
             ChunkError::Unreadable { .. } => Retry::RefreshMap,
-            ChunkError::WrongLength { .. }
-            | ChunkError::Full
-            | ChunkError::BodyFailed { .. }
-            | ChunkError::BadMessage { .. } => Retry::Never,
+            ChunkError::WrongLength { .. } | ChunkError::Full | ChunkError::BodyFailed { .. } | ChunkError::BadMessage { .. } => {
+                Retry::Never
+            }
         }
     }
 }
@@ -152,7 +151,13 @@ pub trait ShardApi: Send + Sync {
     async fn write_shard(&self, request: WriteShard, units: ByteStream<ShardError>) -> Result<(), ShardError>;
 
     /// Streams `count` units from `first`, each verified before it is sent; one item per unit.
-    async fn read_units(&self, disk: DiskId, shard: ShardId, first: u32, count: u32) -> Result<ByteStream<ShardError>, ShardError>;
+    async fn read_units(
+        &self,
+        disk: DiskId,
+        shard: ShardId,
+        first: u32,
+        count: u32,
+    ) -> Result<ByteStream<ShardError>, ShardError>;
 
     /// Deletes shards durably; absent ones are fine.
     async fn delete_shards(&self, disk: DiskId, shards: Vec<ShardId>) -> Result<(), ShardError>;
@@ -209,10 +214,9 @@ impl ShardError {
     pub fn retry(&self) -> Retry {
         match self {
             ShardError::NotFound { .. } | ShardError::NoSuchDisk { .. } => Retry::RefreshMap,
-            ShardError::Corrupt { .. }
-            | ShardError::Full { .. }
-            | ShardError::Dead { .. }
-            | ShardError::Unreachable { .. } => Retry::OtherNode,
+            ShardError::Corrupt { .. } | ShardError::Full { .. } | ShardError::Dead { .. } | ShardError::Unreachable { .. } => {
+                Retry::OtherNode
+            }
             ShardError::Exists { .. } | ShardError::BodyFailed { .. } | ShardError::BadMessage { .. } => Retry::Never,
         }
     }

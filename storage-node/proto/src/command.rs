@@ -35,8 +35,18 @@ pub enum Change {
         data: Option<Data>,
     },
     /// Deletes a version, or (with `Current`) does what DELETE without a version id means under `versioning`.
-    Delete { shelf: Shelf, key: ObjectKey, versioning: Versioning, condition: WriteCondition, selector: VersionSelector },
-    CreateUpload { shelf: Shelf, key: ObjectKey, upload: Upload },
+    Delete {
+        shelf: Shelf,
+        key: ObjectKey,
+        versioning: Versioning,
+        condition: WriteCondition,
+        selector: VersionSelector,
+    },
+    CreateUpload {
+        shelf: Shelf,
+        key: ObjectKey,
+        upload: Upload,
+    },
     /// Stores or replaces a part; `data`'s record is filed under the command's `txn`.
     PutPart {
         shelf: Shelf,
@@ -58,37 +68,68 @@ pub enum Change {
         /// Complete but for `attributes`, which are those of the upload.
         record: ObjectRecord,
     },
-    AbortUpload { shelf: Shelf, key: ObjectKey, upload: UploadId },
+    AbortUpload {
+        shelf: Shelf,
+        key: ObjectKey,
+        upload: UploadId,
+    },
     /// Replaces tags and metadata-like attributes of an existing version in place. `written_by` is [`Version::txn`] of the
     /// version the proposer read: when another PUT replaced it since (which, for the null version, keeps its id), the group
     /// answers [`Outcome::PreconditionFailed`] and the proposer reads again, so that attributes never mix (K3).
     ///
     /// [`Version::txn`]: crate::object::Version::txn
-    SetAttributes { shelf: Shelf, key: ObjectKey, selector: VersionSelector, written_by: TxnId, attributes: ObjectAttributes },
+    SetAttributes {
+        shelf: Shelf,
+        key: ObjectKey,
+        selector: VersionSelector,
+        written_by: TxnId,
+        attributes: ObjectAttributes,
+    },
     /// Refuses every later request of the shelf if no version is in it: the per-group step of DeleteBucket. Uploads in progress
     /// do not stop it and are kept, because the fence may be taken back.
-    FenceShelf { shelf: Shelf },
+    FenceShelf {
+        shelf: Shelf,
+    },
     /// Takes a fence back: DeleteBucket was refused elsewhere.
-    UnfenceShelf { shelf: Shelf },
+    UnfenceShelf {
+        shelf: Shelf,
+    },
     /// The bucket of a fenced shelf is gone for good: aborts its uploads. Answers [`Outcome::NotEmpty`] while some are left
     /// (send another one, in a new transaction), [`Outcome::Done`] at the end.
-    PurgeShelf { shelf: Shelf },
+    PurgeShelf {
+        shelf: Shelf,
+    },
     /// From here on a commit by any of these transactions is refused (I5). Followed by a `Referenced` query, it lets a scrub
     /// delete orphans.
-    AbortTxns { txns: Vec<TxnId> },
+    AbortTxns {
+        txns: Vec<TxnId>,
+    },
     /// The shards of these chunks are gone from every disk (or the disk is): drop from the gc queue what they had there from
     /// before `before`, which is that of the [`Garbage`](crate::query::Query::Garbage) query that told of them.
-    FinishGc { chunks: Vec<ChunkId>, before: Timestamp },
+    FinishGc {
+        chunks: Vec<ChunkId>,
+        before: Timestamp,
+    },
     /// Moves a slot of a chunk to another disk by compare-and-swap (I6): only if the data record of `owner` still has `from`.
     /// The shard on `to` must have been written under the command's `txn`, one transaction per shard moved, so that a scrub
     /// can tell a shard in use from one of a failed move. The shard on `from` becomes garbage.
     /// [`Outcome::Moved`] means that the slot is not what the mover read; [`Outcome::PreconditionFailed`] that `to` may not take
     /// it: it has another shard of the chunk, or may still lose this one to a deletion under way from when the slot left it;
     /// or that giving the slot up would leave too few shards to rebuild the chunk from.
-    MoveShard { shelf: Shelf, key: ObjectKey, owner: TxnId, chunk: ChunkId, index: u8, from: Option<DiskId>, to: Option<DiskId> },
+    MoveShard {
+        shelf: Shelf,
+        key: ObjectKey,
+        owner: TxnId,
+        chunk: ChunkId,
+        index: u8,
+        from: Option<DiskId>,
+        to: Option<DiskId>,
+    },
     /// Forgets transaction outcomes and fences older than this; commands older than it are refused from here on. Answers
     /// [`Outcome::NotEmpty`] when there is more to forget than one entry should: send another.
-    Forget { before: Timestamp },
+    Forget {
+        before: Timestamp,
+    },
     /// Does nothing: a new leader proposes one to learn its commit index.
     Nothing {},
 }
@@ -112,9 +153,16 @@ pub enum WriteCondition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// A version was written.
-    Written { version: VersionId, modified: Timestamp },
+    Written {
+        version: VersionId,
+        modified: Timestamp,
+    },
     /// What a delete removed or made. `removed` is `None` when nothing was there, or only a marker was added.
-    Deleted { removed: Option<VersionId>, removed_marker: bool, marker: Option<VersionId> },
+    Deleted {
+        removed: Option<VersionId>,
+        removed_marker: bool,
+        marker: Option<VersionId>,
+    },
     UploadCreated,
     PartWritten,
     UploadAborted,
@@ -136,7 +184,9 @@ pub enum Outcome {
     /// A MoveShard found another disk in the slot, or no such chunk.
     Moved,
     /// The entry could not be decoded, or breaks an invariant of its type. Nothing was changed.
-    Malformed { why: String },
+    Malformed {
+        why: String,
+    },
 }
 
 /// A chunk whose shards nothing refers to any more.

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use placement_types::{codec_enum, codec_struct};
 
-use crate::api::{DiskHealth, DiskReport, GroupReport, MetaError, Owner, ShardError, WriteChunk, WriteShard, ChunkError};
+use crate::api::{ChunkError, DiskHealth, DiskReport, GroupReport, MetaError, Owner, ShardError, WriteChunk, WriteShard};
 use crate::command::{Change, Command, Degraded, Garbage, Outcome, Shelf, WriteCondition};
 use crate::object::{
-    Checksum, ChecksumAlgorithm, ChecksumKind, ChunkEntry, Data, DataRef, ObjectAttributes, ObjectRecord, Part, PartSummary, Upload,
-    Version, VersionBody, VersionId, VersionSelector, Versioning,
+    Checksum, ChecksumAlgorithm, ChecksumKind, ChunkEntry, Data, DataRef, ObjectAttributes, ObjectRecord, Part, PartSummary,
+    Upload, Version, VersionBody, VersionId, VersionSelector, Versioning,
 };
 use crate::query::{Answer, ListItem, ListRange, Query};
 
@@ -231,9 +231,7 @@ impl Encode for ChunkError {
 
 impl Decode for ChunkError {
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let count = |input: &mut Decoder<'_>| {
-            usize::try_from(input.u64()?).map_err(|_| DecodeError::Invalid { what: "count" })
-        };
+        let count = |input: &mut Decoder<'_>| usize::try_from(input.u64()?).map_err(|_| DecodeError::Invalid { what: "count" });
         Ok(match input.u8()? {
             1 => ChunkError::NoQuorum {
                 chunk: Decode::decode(input)?,

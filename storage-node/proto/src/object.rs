@@ -16,7 +16,10 @@ pub enum VersionId {
     Null,
     /// `sequence` orders the versions of a key (greater is newer, strictly increasing within a metadata group); `salt` (the
     /// upper half of the transaction id) makes the id unguessable.
-    Id { sequence: u64, salt: u64 },
+    Id {
+        sequence: u64,
+        salt: u64,
+    },
 }
 
 /// Which version of a key is meant.
@@ -45,6 +48,8 @@ pub struct Version {
     pub body: VersionBody,
 }
 
+// Nearly every version is an object: a box would cost an allocation each to save room in the few delete markers.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VersionBody {
     DeleteMarker,

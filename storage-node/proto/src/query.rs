@@ -9,27 +9,69 @@ use crate::object::{Checksum, Data, Part, Upload, Version, VersionId, VersionSel
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query {
     /// One version, with its data record when it is inline (so that a small GET is one round trip).
-    Version { shelf: Shelf, key: ObjectKey, selector: VersionSelector },
+    Version {
+        shelf: Shelf,
+        key: ObjectKey,
+        selector: VersionSelector,
+    },
     /// The data records of these transactions of a key, in the same order.
-    Data { shelf: Shelf, key: ObjectKey, txns: Vec<TxnId> },
+    Data {
+        shelf: Shelf,
+        key: ObjectKey,
+        txns: Vec<TxnId>,
+    },
     /// Current versions that are not delete markers, folded by the delimiter.
-    ListObjects { shelf: Shelf, list: ListRange },
+    ListObjects {
+        shelf: Shelf,
+        list: ListRange,
+    },
     /// All versions and delete markers, newest first within a key, folded by the delimiter.
-    ListVersions { shelf: Shelf, list: ListRange, version_marker: Option<VersionId> },
+    ListVersions {
+        shelf: Shelf,
+        list: ListRange,
+        version_marker: Option<VersionId>,
+    },
     /// Uploads in progress, by key, then by initiation.
-    ListUploads { shelf: Shelf, list: ListRange, upload_marker: Option<UploadId> },
-    Upload { shelf: Shelf, key: ObjectKey, upload: UploadId },
+    ListUploads {
+        shelf: Shelf,
+        list: ListRange,
+        upload_marker: Option<UploadId>,
+    },
+    Upload {
+        shelf: Shelf,
+        key: ObjectKey,
+        upload: UploadId,
+    },
     /// Parts with numbers above `after`.
-    ListParts { shelf: Shelf, key: ObjectKey, upload: UploadId, after: u16, limit: u32 },
+    ListParts {
+        shelf: Shelf,
+        key: ObjectKey,
+        upload: UploadId,
+        after: u16,
+        limit: u32,
+    },
     /// Garbage older than `before`, oldest first, from after the given one on: so that chunks waiting for an absent disk do not
     /// hold up the rest. A page holds all garbage of its last time and chunk, and so may pass `limit` a little.
-    Garbage { before: Timestamp, after: Option<(Timestamp, ChunkId)>, limit: u32 },
+    Garbage {
+        before: Timestamp,
+        after: Option<(Timestamp, ChunkId)>,
+        limit: u32,
+    },
     /// Chunks that repair owes shards.
-    Degraded { after: Option<ChunkId>, limit: u32 },
+    Degraded {
+        after: Option<ChunkId>,
+        limit: u32,
+    },
     /// Which of these transactions own data that a version, a part or the gc queue refers to.
-    Referenced { txns: Vec<TxnId> },
+    Referenced {
+        txns: Vec<TxnId>,
+    },
     /// What came of an upload that was completed, so that a repeated Complete can be answered (for about a week).
-    CompletedUpload { shelf: Shelf, key: ObjectKey, upload: UploadId },
+    CompletedUpload {
+        shelf: Shelf,
+        key: ObjectKey,
+        upload: UploadId,
+    },
 }
 
 /// A stretch of a listing, exactly as S3 pages it.
@@ -49,28 +91,62 @@ pub struct ListRange {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    Version { version: Version, inline: Option<Bytes> },
-    Data { records: Vec<Option<Data>> },
+    Version {
+        version: Version,
+        inline: Option<Bytes>,
+    },
+    Data {
+        records: Vec<Option<Data>>,
+    },
     /// Here and in `Versions` a version comes without its `data` and `parts`, which can be long.
-    Objects { items: Vec<ListItem<Version>>, more: bool },
+    Objects {
+        items: Vec<ListItem<Version>>,
+        more: bool,
+    },
     /// `bool`: whether the version is its key's latest.
-    Versions { items: Vec<ListItem<(Version, bool)>>, more: bool },
-    Uploads { items: Vec<ListItem<Upload>>, more: bool },
-    Upload { upload: Upload },
-    Parts { parts: Vec<Part>, more: bool },
-    Garbage { garbage: Vec<Garbage> },
-    Degraded { chunks: Vec<Degraded> },
-    Referenced { txns: Vec<TxnId> },
+    Versions {
+        items: Vec<ListItem<(Version, bool)>>,
+        more: bool,
+    },
+    Uploads {
+        items: Vec<ListItem<Upload>>,
+        more: bool,
+    },
+    Upload {
+        upload: Upload,
+    },
+    Parts {
+        parts: Vec<Part>,
+        more: bool,
+    },
+    Garbage {
+        garbage: Vec<Garbage>,
+    },
+    Degraded {
+        chunks: Vec<Degraded>,
+    },
+    Referenced {
+        txns: Vec<TxnId>,
+    },
     /// `etag` is that of the list completed: another list under the same upload id is a [`Answer::NoSuchUpload`].
-    CompletedUpload { version: VersionId, modified: Timestamp, etag: String, checksum: Option<Checksum> },
+    CompletedUpload {
+        version: VersionId,
+        modified: Timestamp,
+        etag: String,
+        checksum: Option<Checksum>,
+    },
     /// No such key, or its current version is a delete marker and `Current` was asked for: then the marker's id.
-    NoSuchKey { marker: Option<VersionId> },
+    NoSuchKey {
+        marker: Option<VersionId>,
+    },
     NoSuchVersion,
     NoSuchUpload,
     /// The shelf is fenced: its bucket is being, or was, deleted.
     BucketGone,
     /// The query could not be decoded, or asks beyond its limits.
-    Malformed { why: String },
+    Malformed {
+        why: String,
+    },
 }
 
 /// A key with what it holds, or a common prefix. In a listing they are ordered together by their bytes.

@@ -127,7 +127,13 @@ impl ShardApi for RemoteNode {
         from_reply(reply.into_inner()).map(|_| ())
     }
 
-    async fn read_units(&self, disk: DiskId, shard: ShardId, first: u32, count: u32) -> Result<ByteStream<ShardError>, ShardError> {
+    async fn read_units(
+        &self,
+        disk: DiskId,
+        shard: ShardId,
+        first: u32,
+        count: u32,
+    ) -> Result<ByteStream<ShardError>, ShardError> {
         let mut client = self.bulk.clone();
         let request = Request { payload: ((disk, shard), (first, count)).to_encoded() };
         match self.env.timeout(limits::PROGRESS_DEADLINE, client.read_units(request)).await {

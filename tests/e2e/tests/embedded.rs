@@ -56,7 +56,7 @@ fn every_acknowledged_object_survives_kills_during_writes() {
 
 #[test]
 fn a_lost_disk_of_several_loses_no_object() {
-    let mut server = Server::start(4).unwrap();
+    let server = Server::start(4).unwrap();
     server.client().aws(&["s3", "mb", "s3://disks"]).unwrap();
     let writer = server.client().python_start("writer.py", &["disks", "d/", "3"]).unwrap();
     let output = writer.wait_with_output().unwrap();

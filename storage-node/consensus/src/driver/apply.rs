@@ -18,10 +18,20 @@ pub(crate) const ENTRY_VERSION: u8 = 1;
 
 pub(crate) enum ApplyItem {
     /// An entry of Raft itself: it only moves the applied point.
-    Empty { point: Point },
-    Entry { point: Point, data: Bytes },
-    Members { point: Point, members: ConfState },
-    Install { origin: Origin },
+    Empty {
+        point: Point,
+    },
+    Entry {
+        point: Point,
+        data: Bytes,
+    },
+    Members {
+        point: Point,
+        members: ConfState,
+    },
+    Install {
+        origin: Origin,
+    },
 }
 
 impl ApplyItem {
@@ -125,13 +135,12 @@ struct Witness<'a> {
 
 impl Witness<'_> {
     fn note<T>(&self, result: Result<T, KvError>) -> Result<T, KvError> {
-        result.map_err(|error| {
-            let again = match &error {
+        result.inspect_err(|error| {
+            let again = match error {
                 KvError::Corrupt { detail } => KvError::Corrupt { detail: detail.clone() },
                 KvError::Io { detail } => KvError::Io { detail: detail.clone() },
             };
             self.failure.lock().get_or_insert(again);
-            error
         })
     }
 }

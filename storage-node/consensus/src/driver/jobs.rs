@@ -13,25 +13,48 @@ use super::apply::{Applied, ApplyError, ApplyItem, ApplyJob};
 use super::receive::{ReceiveJob, Received, incoming_path};
 use super::{Driver, Group};
 use crate::format::{Body, SnapshotChunk};
-use crate::limits::{APPLY_BYTES, APPLY_ENTRIES, FETCH_BYTES, FLUSH_TICKS};
+use crate::limits::{APPLY_BYTES, APPLY_ENTRIES, FETCH_BYTES, FLUSH_TICKS, SNAPSHOT_BUILDS_MAX, TRANSFERS_MAX};
 use crate::log::{LogError, Written};
 use crate::snapshot::{self, Built, SnapshotError};
 
 /// The result of a job.
 pub(crate) enum Done {
     Written(Result<Written, LogError>),
-    Applied { group: GroupId, outcome: Result<Applied, ApplyError> },
-    Flushed { applied: BTreeMap<GroupId, u64>, outcome: Result<(), KvError> },
+    Applied {
+        group: GroupId,
+        outcome: Result<Applied, ApplyError>,
+    },
+    Flushed {
+        applied: BTreeMap<GroupId, u64>,
+        outcome: Result<(), KvError>,
+    },
     Spare(Result<PathBuf, LogError>),
     Purged(Result<Option<PathBuf>, LogError>),
     /// Entries for a follower.
-    Fetched { group: GroupId, context: GetEntriesContext, outcome: Result<Vec<Entry>, LogError> },
+    Fetched {
+        group: GroupId,
+        context: GetEntriesContext,
+        outcome: Result<Vec<Entry>, LogError>,
+    },
     /// Entries to apply.
-    Prefetched { group: GroupId, outcome: Result<Vec<Entry>, LogError> },
+    Prefetched {
+        group: GroupId,
+        outcome: Result<Vec<Entry>, LogError>,
+    },
     /// Entries to log once more.
-    Reread { group: GroupId, first: u64, outcome: Result<Vec<Entry>, LogError> },
-    Built { group: GroupId, outcome: Result<Built, SnapshotError> },
-    ChunkRead { group: GroupId, chunk: Option<(placement_types::ReplicaId, SnapshotChunk)> },
+    Reread {
+        group: GroupId,
+        first: u64,
+        outcome: Result<Vec<Entry>, LogError>,
+    },
+    Built {
+        group: GroupId,
+        outcome: Result<Built, SnapshotError>,
+    },
+    ChunkRead {
+        group: GroupId,
+        chunk: Option<(placement_types::ReplicaId, SnapshotChunk)>,
+    },
     Received(Received),
     Nothing,
 }
@@ -49,6 +72,7 @@ impl Driver {
 
     pub(crate) fn start_jobs(&mut self) {
         if let Some(write) = self.log.begin_write() {
+            self.write_began = self.now;
             self.spawn(move || Done::Written(write.run()));
         }
         if !self.making_spare
@@ -63,7 +87,8 @@ impl Driver {
             self.start_group_jobs(id);
         }
         self.start_sending();
-        let due = self.log.written_bytes() >= self.config.flush_bytes || (self.now >= self.flush_due && self.log.written_bytes() > 0);
+        let due =
+            self.log.written_bytes() >= self.config.flush_bytes || (self.now >= self.flush_due && self.log.written_bytes() > 0);
         if due && !self.flushing {
             self.start_flush();
         }
@@ -93,8 +118,9 @@ impl Driver {
         let group = self.groups.get_mut(&id).expect("groups are not removed");
         let fetches = group.store_mut().take_fetches();
         let wants_snapshot = group.store_mut().take_snapshot_wanted();
-        let build = wants_snapshot && !group.building && group.is_initialized();
+        let build = wants_snapshot && !group.building && group.is_initialized() && self.builds < SNAPSHOT_BUILDS_MAX;
         group.building |= build;
+        self.builds += usize::from(build);
         let plans: Vec<_> =
             fetches.into_iter().map(|fetch| (group.store().plan(fetch.low, fetch.high, FETCH_BYTES), fetch.context)).collect();
         for (plan, context) in plans {
@@ -116,8 +142,9 @@ impl Driver {
     fn start_sending(&mut self) {
         for order in std::mem::take(&mut self.outbox.snapshots) {
             let transfer = self.env.random_u64();
+            let room = self.groups.values().map(|group| group.outgoing.len()).sum::<usize>() < TRANSFERS_MAX;
             if let Some(group) = self.groups.get_mut(&order.group) {
-                group.begin_sending(&order, transfer);
+                group.begin_sending(&order, transfer, room);
             }
         }
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
@@ -282,8 +309,10 @@ impl Driver {
     }
 
     fn take_built(&mut self, id: GroupId, outcome: Result<Built, SnapshotError>) {
+        self.builds -= 1;
         let group = self.group(id);
         group.building = false;
+        group.built_ticks = 0;
         match outcome {
             Ok(built) => {
                 group.store_mut().snapshot = Some((built.point, built.members.clone()));

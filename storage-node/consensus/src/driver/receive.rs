@@ -120,7 +120,12 @@ impl Group {
             return (None, None);
         }
         let log = &self.raw.raft.raft_log;
-        if chunk.point.index <= log.committed || log.match_term(chunk.point.index, chunk.point.term) {
+        let here = log.match_term(chunk.point.index, chunk.point.term);
+        if chunk.point.index == log.committed && !here {
+            context.outbox.send(self.id, from, ack(0, true));
+            return (None, None);
+        }
+        if chunk.point.index < log.committed || here {
             // Already here: Raft says so to the leader, and the bytes need not travel.
             context.outbox.send(self.id, from, ack(chunks, false));
             self.step_snapshot(from, chunk.term, chunk.point, chunk.members, Bytes::new());

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use placement_types::ReplicaId;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, Message, MessageType};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, Message, MessageType,
+};
 use tokio::sync::oneshot;
 
 use super::apply::{Applied, ENTRY_VERSION};
@@ -53,7 +55,8 @@ impl Group {
     pub(crate) fn accept_proposal(&mut self, entry: Bytes, reply: ProposeReply) {
         if !self.is_leader() || self.quarantined {
             let _ = reply.send(Err(ProposeError::NotLeader { leader: self.leader() }));
-        } else if self.proposals.len() + self.new_proposals.len() >= PROPOSALS_PER_GROUP || self.queue_bytes > APPLY_BACKLOG_BYTES {
+        } else if self.proposals.len() + self.new_proposals.len() >= PROPOSALS_PER_GROUP || self.queue_bytes > APPLY_BACKLOG_BYTES
+        {
             let _ = reply.send(Err(ProposeError::Busy));
         } else {
             self.new_proposals.push(NewProposal { entry, reply });
@@ -65,7 +68,8 @@ impl Group {
         let mut waiting = std::mem::take(&mut self.new_proposals).into_iter().peekable();
         while waiting.peek().is_some() {
             let (mut entries, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some(next) = waiting.next_if(|next| entries.is_empty() || bytes + next.entry.len() < APPEND_BYTES as usize) {
+            while let Some(next) = waiting.next_if(|next| entries.is_empty() || bytes + next.entry.len() < APPEND_BYTES as usize)
+            {
                 bytes += next.entry.len();
                 entries.push(entry_of(&next.entry));
                 replies.push(next.reply);

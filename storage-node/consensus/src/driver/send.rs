@@ -1,5 +1,6 @@
 //! Sending a snapshot: a window of chunks, acknowledged one after the other, over a transport that may lose any of them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use raft::eraftpb::ConfState;
 use super::group::Group;
 use super::outbox::SnapshotOrder;
 use crate::format::{Point, SnapshotChunk};
-use crate::limits::{CHUNK_BYTES, CHUNK_RETRY_TICKS, CHUNKS_IN_FLIGHT, TRANSFER_GIVE_UP_TICKS};
+use crate::limits::{CHUNK_BYTES, CHUNK_RETRY_TICKS, CHUNKS_IN_FLIGHT, SNAPSHOT_KEPT_TICKS, TRANSFER_GIVE_UP_TICKS};
 
 /// A snapshot on its way to one replica.
 pub(crate) struct Outgoing {
@@ -49,9 +50,10 @@ impl ChunkRead {
 }
 
 impl Group {
-    /// Begins a transfer that Raft ordered. When the file is not the one it meant, Raft is told that it failed, and asks anew.
-    pub(crate) fn begin_sending(&mut self, order: &SnapshotOrder, transfer: u64) {
-        let Some(built) = self.built.as_ref().filter(|built| built.point == order.point) else {
+    /// Begins a transfer that Raft ordered. When the file is not the one it meant, or too many are on their way, Raft is told
+    /// that it failed, and asks again after a heartbeat.
+    pub(crate) fn begin_sending(&mut self, order: &SnapshotOrder, transfer: u64, room: bool) {
+        let Some(built) = self.built.as_ref().filter(|built| built.point == order.point && room) else {
             self.raw.report_snapshot(order.to.0, SnapshotStatus::Failure);
             return;
         };
@@ -124,6 +126,17 @@ impl Group {
             self.outgoing.remove(&to);
             self.raw.report_snapshot(to.0, SnapshotStatus::Failure);
         }
+    }
+
+    /// Lets go of a snapshot that nobody has been sent for a while. Returns its file, to remove.
+    pub(crate) fn tick_built(&mut self) -> Option<PathBuf> {
+        self.built_ticks = if self.outgoing.is_empty() { self.built_ticks + 1 } else { 0 };
+        if self.built_ticks < SNAPSHOT_KEPT_TICKS {
+            return None;
+        }
+        self.built_ticks = 0;
+        self.store_mut().snapshot = None;
+        self.built.take().map(|built| built.path)
     }
 }
 

@@ -139,9 +139,7 @@ pub(crate) fn travels(message: &Message) -> bool {
 fn encode_raft(group: GroupId, message: &Message, out: &mut Encoder) {
     let (kind, _) = TYPES.iter().find(|(_, kind)| *kind == message.msg_type).expect("only types that travel are sent");
     out.u8(*kind);
-    for number in
-        [message.term, message.log_term, message.index, message.commit, message.commit_term, message.reject_hint]
-    {
+    for number in [message.term, message.log_term, message.index, message.commit, message.commit_term, message.reject_hint] {
         out.u64(number);
     }
     message.reject.encode(out);

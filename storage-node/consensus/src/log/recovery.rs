@@ -205,12 +205,8 @@ impl Replay {
                 // Only the oldest segment's says anything new.
                 if self.expected.is_none() {
                     for group in groups {
-                        let recovered = RecoveredGroup {
-                            hard: group.hard,
-                            base: group.last,
-                            origin: group.origin,
-                            entries: VecDeque::new(),
-                        };
+                        let recovered =
+                            RecoveredGroup { hard: group.hard, base: group.last, origin: group.origin, entries: VecDeque::new() };
                         self.groups.insert(group.group, recovered);
                     }
                 }
@@ -250,14 +246,7 @@ impl Replay {
     }
 
     /// Looks for a frame after the end of the log, which would prove that the end is damage.
-    fn refuse_later_frames(
-        &self,
-        file: &dyn File,
-        path: &Path,
-        file_bytes: u64,
-        number: u64,
-        from: u64,
-    ) -> Result<(), LogError> {
+    fn refuse_later_frames(&self, file: &dyn File, path: &Path, file_bytes: u64, number: u64, from: u64) -> Result<(), LogError> {
         let mut offset = from;
         while offset + BLOCK_BYTES <= file_bytes {
             match read_frame(file, path, file_bytes, number, offset, self.salt)? {

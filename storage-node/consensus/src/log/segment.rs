@@ -8,7 +8,7 @@ use placement_types::{File, Fs, OpenMode};
 use super::{LogError, io_error};
 use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader, padded};
 
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 pub(super) fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:016x}.log"))
@@ -49,7 +49,11 @@ pub(super) fn make_spare(fs: &dyn Fs, path: &Path, bytes: u64) -> Result<(), Log
 
 /// What is found where a frame may begin.
 pub(super) enum Found {
-    Frame { header: FrameHeader, payload: Vec<u8>, next: u64 },
+    Frame {
+        header: FrameHeader,
+        payload: Vec<u8>,
+        next: u64,
+    },
     /// No frame, or one that was not written whole.
     Nothing,
     /// A frame with the right checksum that this build cannot read.

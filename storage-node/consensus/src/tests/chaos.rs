@@ -1,13 +1,17 @@
-//! Everything at once, from many seeds: crashes, power cuts, partitions, loss, delay, and leaders that change. Nothing that
+//! Everything at once, from many seeds: crashes, power cuts, partitions, loss, delay, leaders and members that change. Nothing that
 //! was acknowledged is lost, nothing is applied twice, every replica has the same order, and no read is stale (K1, K5, K8).
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use futures::future::join;
+use placement_types::ReplicaId;
 
 use super::cluster::{Cluster, GROUP};
-use crate::Config;
+use crate::{Config, Consensus};
+
+/// Three of them vote at any time.
+const NODES: u64 = 4;
 
 fn config(config: &mut Config) {
     config.segment_bytes = 256 << 10;
@@ -68,23 +72,47 @@ async fn client(name: u64, cluster: &RefCell<Cluster>, known: &Known) {
 /// Breaks something, mends something, again and again.
 async fn breaker(cluster: &RefCell<Cluster>, rounds: u64) {
     let env = cluster.borrow().env.clone();
-    let pick = || env.random_below(3) + 1;
+    let pick = || env.random_below(NODES) + 1;
     // Borrowed for the time a node takes to stop and start; clients only look at it between their own waits.
     for _ in 0..rounds {
         env.sleep(Duration::from_millis(env.random_below(1500))).await;
-        match env.random_below(8) {
+        match env.random_below(10) {
             0 => cluster.borrow().isolate(pick()),
             1 => cluster.borrow().cut(pick(), pick()),
             2 => cluster.borrow().set_loss(env.random_below(20), env.random_below(100)),
             3 | 4 => restart(cluster, &[pick()], true).await,
             5 => restart(cluster, &[pick()], false).await,
-            6 => restart(cluster, &[1, 2, 3], true).await,
+            6 => restart(cluster, &[1, 2, 3, 4], true).await,
+            7 => change_members(cluster, pick()).await,
+            8 => hand_over(cluster, pick()).await,
             _ => {
                 cluster.borrow().heal();
                 cluster.borrow().set_loss(0, 3);
             }
         }
     }
+}
+
+/// A handle of whoever seems to lead.
+fn leading(cluster: &RefCell<Cluster>) -> Option<Consensus> {
+    let cluster = cluster.borrow();
+    let mut running = cluster.nodes.keys().filter(|id| cluster.is_running(**id));
+    running.find(|id| cluster.node(**id).leads(GROUP)).map(|id| cluster.node(*id).clone())
+}
+
+/// All nodes but one vote, and that one learns, or is out.
+async fn change_members(cluster: &RefCell<Cluster>, out: u64) {
+    let env = cluster.borrow().env.clone();
+    let Some(leader) = leading(cluster) else { return };
+    let voters = (1..=NODES).filter(|id| *id != out).map(ReplicaId).collect();
+    let learners = if env.random_below(2) == 0 { vec![ReplicaId(out)] } else { vec![] };
+    let _ = env.timeout(Duration::from_secs(3), leader.change_members(GROUP, voters, learners)).await;
+}
+
+async fn hand_over(cluster: &RefCell<Cluster>, to: u64) {
+    let env = cluster.borrow().env.clone();
+    let Some(leader) = leading(cluster) else { return };
+    let _ = env.timeout(Duration::from_secs(3), leader.transfer_leadership(GROUP, ReplicaId(to))).await;
 }
 
 /// Takes the cluster out of its cell while nodes restart: clients see it without the nodes that are down.
@@ -107,9 +135,10 @@ async fn restart(cluster: &RefCell<Cluster>, ids: &[u64], power: bool) {
     }
 }
 
-async fn run(seed: u64) {
-    let cluster = Cluster::start_with(seed, 3, config).await;
+pub(super) async fn run(seed: u64) {
+    let mut cluster = Cluster::start_with(seed, NODES - 1, config).await;
     cluster.create().await;
+    cluster.add(NODES).await;
     cluster.leader().await;
     let (cluster, known) = (RefCell::new(cluster), Known::default());
     let clients = futures::future::join_all((0..4).map(|name| client(name, &cluster, &known)));
@@ -124,7 +153,10 @@ async fn run(seed: u64) {
     let healed = cluster.env.monotonic();
     cluster.write("end").await;
     assert!(cluster.env.monotonic() - healed < Duration::from_secs(15), "seed {seed}: writes are served within 15 s (K14)");
-    let entries = cluster.converge(&[1, 2, 3]).await;
+    let leader = cluster.leader().await;
+    let voters: Vec<u64> = cluster.status(leader).unwrap().voters.into_iter().map(|voter| voter.0).collect();
+    assert_eq!(voters.len(), 3, "seed {seed}");
+    let entries = cluster.converge(&voters).await;
     for (number, entry) in known.acked.borrow().iter() {
         assert_eq!(entries.get(*number as usize - 1), Some(entry), "seed {seed}: acknowledged as number {number}");
     }

@@ -5,11 +5,13 @@ use placement_types::codec::{Decoder, Encoder};
 use placement_types::{GroupId, ReplicaId};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType,
+};
 
 use crate::format::{
-    Body, CheckpointGroup, FrameHeader, FrameKind, GroupMeta, Hard, Identity, MetaState, Origin, Point, Record, SnapshotChunk, Wire,
-    decode_change, decode_entry, encode_change, encode_entry, encode_frame,
+    Body, CheckpointGroup, FrameHeader, FrameKind, GroupMeta, Hard, Identity, MetaState, Origin, Point, Record, SnapshotChunk,
+    Wire, decode_change, decode_entry, encode_change, encode_entry, encode_frame,
 };
 
 fn members() -> impl Strategy<Value = ConfState> {
@@ -55,14 +57,21 @@ fn entries(first: u64) -> impl Strategy<Value = Vec<Entry>> {
 
 fn record() -> impl Strategy<Value = Record> {
     let group = any::<u32>().prop_map(GroupId);
-    let checkpoint = (group.clone(), hard(), point(), origin())
-        .prop_map(|(group, hard, last, origin)| CheckpointGroup { group, hard, last, origin });
+    let checkpoint = (group.clone(), hard(), point(), origin()).prop_map(|(group, hard, last, origin)| CheckpointGroup {
+        group,
+        hard,
+        last,
+        origin,
+    });
     prop_oneof![
         vec(checkpoint, 0..4).prop_map(|groups| Record::Checkpoint { groups }),
         (group.clone(), members()).prop_map(|(group, members)| Record::Created { group, members }),
         (group.clone(), hard()).prop_map(|(group, hard)| Record::Hard { group, hard }),
-        (group.clone(), any::<u64>(), entries(9))
-            .prop_map(|(group, previous_term, entries)| Record::Entries { group, previous_term, entries }),
+        (group.clone(), any::<u64>(), entries(9)).prop_map(|(group, previous_term, entries)| Record::Entries {
+            group,
+            previous_term,
+            entries
+        }),
         (group, origin()).prop_map(|(group, origin)| Record::Snapshot { group, origin }),
     ]
 }

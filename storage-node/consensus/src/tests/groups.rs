@@ -56,8 +56,10 @@ async fn a_minority_acknowledges_nothing_and_reads_nothing() {
     cluster.propose(old, "before").await.unwrap();
     cluster.isolate(old);
     let limit = Duration::from_secs(60);
-    let (write, read) =
-        futures::join!(cluster.env.timeout(limit, cluster.propose(old, "lost")), cluster.env.timeout(limit, cluster.node(old).read_barrier(GROUP)));
+    let (write, read) = futures::join!(
+        cluster.env.timeout(limit, cluster.propose(old, "lost")),
+        cluster.env.timeout(limit, cluster.node(old).read_barrier(GROUP))
+    );
     assert!(matches!(write, Ok(Err(ProposeError::Unknown))), "{write:?}");
     assert!(matches!(read, Ok(Err(ReadError::NotLeader { .. }))), "{read:?}");
     let rest: Vec<u64> = [1, 2, 3].into_iter().filter(|id| *id != old).collect();
@@ -221,4 +223,23 @@ async fn the_same_seed_gives_the_same_run() {
     assert_eq!(first.1, second.1);
     assert_eq!(first.2, second.2);
     assert!(first.1.iter().flatten().any(|status| status.role == Role::Leader));
+}
+
+/// A replica that forgot what it acknowledged must be noticed, and must not bring itself down over it: it says nothing more,
+/// and the others go on.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_lost_its_disk_under_its_old_id_falls_silent() {
+    let mut cluster = Cluster::with_group(12, 3).await;
+    let leader = cluster.leader().await;
+    cluster.write("a").await;
+    cluster.converge(&[1, 2, 3]).await;
+    let wiped = if leader == 3 { 2 } else { 3 };
+    cluster.kill(wiped).await;
+    cluster.add(wiped).await;
+    cluster.sleep_ms(2000).await;
+    assert_eq!(*cluster.node(wiped).health().borrow(), Health::Running);
+    assert_eq!(cluster.node(wiped).leader(GROUP), None);
+    assert_eq!(cluster.journal(wiped).len(), 0);
+    assert_eq!(cluster.write("b").await, 2);
+    cluster.node(wiped).shutdown().await;
 }
