@@ -1,6 +1,6 @@
 //! The object index of one metadata group, as a pure state machine: a command in, an outcome and changed rows out.
 //!
-//! It has no clock, no randomness and no I/O: [`apply`] reads and writes a [`storage_node_kv::Overlay`] whose key space is the
+//! It has no clock, no randomness and no I/O: [`apply()`] reads and writes a [`storage_node_kv::Overlay`] whose key space is the
 //! group's, and everything an outcome depends on is in the command. So every replica that applies the same entries holds the
 //! same bytes (I8), and each S3 mutation is one atomic step (I4).
 //!
