@@ -7,4 +7,3 @@ mod formats;
 mod groups;
 mod members;
 mod snapshots;
-mod throughput;
