@@ -89,11 +89,6 @@ impl Director {
         }
     }
 
-    /// What will happen when, counted from the cluster's readiness.
-    pub fn plan(&self) -> Vec<String> {
-        self.steps.iter().rev().map(|(at, step)| format!("{:.3} {step:?}", at.as_secs_f64())).collect()
-    }
-
     /// When, counted from the cluster's readiness, the last fault is over.
     pub fn quiet_at(&self) -> Duration {
         self.quiet_at

@@ -17,7 +17,7 @@
 //! - `scenario.rs` runs one seed; `director.rs` plans and causes its faults; `workload.rs` is what clients do meanwhile.
 //! - `checker.rs` reads the history they recorded (`history.rs`) for K1, K2, K4, K5 and K14; `linearizable.rs` is its search.
 //!
-//! Repeat a failed run with the seed it printed: `SIM_SEED=n cargo test -p tests-sim --test seeds chosen`.
+//! Repeat a failed run with the seed it printed: `SIM_SEED=n cargo test -p tests-sim --test seeds chosen -- --nocapture`.
 
 mod body;
 mod checker;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use placement_env::sim::SimFs;
 use placement_types::{DirEntry, File, FileMetadata, Fs, OpenMode, Space};
 
-/// The directory whose bytes it never syncs: the Raft log.
+/// Where the Raft log is, of which it never syncs a segment.
 const UNDER: &str = "/data/node/log";
 
 pub struct LyingFs(pub SimFs);
@@ -25,7 +25,8 @@ impl Fs for LyingFs {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let file = self.0.open(path, mode)?;
-        Ok(if path.starts_with(UNDER) { Arc::new(LyingFile(file)) } else { file })
+        let is_segment = path.starts_with(UNDER) && path.extension().is_some_and(|extension| extension == "log");
+        Ok(if is_segment { Arc::new(LyingFile(file)) } else { file })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

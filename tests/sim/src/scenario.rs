@@ -33,8 +33,6 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// What went wrong besides: panics, nodes that did not start, faults that did not happen.
     pub failures: Vec<String>,
-    /// The faults that were planned. The same for the same seed.
-    pub plan: Vec<String>,
     /// Every fault, map epoch and operation with its simulated time.
     pub trace: Vec<String>,
     pub history: Vec<Operation>,
@@ -104,7 +102,6 @@ pub fn simulate_with(seed: u64, plant: Plant) -> Report {
         });
     }
     let mut director = Director::new(machines.clone(), &gateways, seed);
-    let planned = director.plan();
     let mut failures = Vec::new();
     let calm = match drive(&mut sim, &run, &mut director) {
         Ok(calm) => calm,
@@ -122,7 +119,7 @@ pub fn simulate_with(seed: u64, plant: Plant) -> Report {
     let history = run.history.lock().clone();
     let violations = check(&history, calm);
     let trace = run.trace.lock().clone();
-    Report { seed, violations, failures, plan: planned, trace, history }
+    Report { seed, violations, failures, trace, history }
 }
 
 /// Steps the simulation to its end. Returns the time from which on nothing has an excuse to fail.
