@@ -19,7 +19,7 @@ build: deps
 
 ## What cannot be built without: a C++ compiler and libclang for RocksDB's bindings.
 deps:
-	@if command -v c++ >/dev/null && ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1; then :; \
+	@if command -v c++ >/dev/null && ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* 2>/dev/null | grep -q .; then :; \
 	elif command -v apt-get >/dev/null; then \
 	  echo "installing g++ and libclang-dev (needed to build RocksDB)"; \
 	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq g++ libclang-dev >/dev/null; \
