@@ -1,6 +1,9 @@
 //! Tokio's tasks and its pool of blocking threads.
 
+use std::future::ready;
+
 use placement_types::{BoxFuture, TaskHandle, Tasks};
+use tokio::runtime::Handle;
 
 pub(super) struct SystemTasks;
 
@@ -22,7 +25,11 @@ impl Tasks for SystemTasks {
 /// Spawns on the current runtime. The handle's end resolves after the task's own state was dropped, also when it was aborted or
 /// panicked.
 pub(crate) fn spawn_on_tokio(task: BoxFuture<'static, ()>) -> TaskHandle {
-    let running = tokio::spawn(task);
+    let Ok(runtime) = Handle::try_current() else {
+        // A destructor that runs because the runtime is gone: nothing will run any more, and a panic there would abort.
+        return TaskHandle::new(Box::new(|| ()), Box::pin(ready(())));
+    };
+    let running = runtime.spawn(task);
     let abort = running.abort_handle();
     TaskHandle::new(
         Box::new(move || abort.abort()),
@@ -38,6 +45,12 @@ mod tests {
     use std::sync::Arc;
 
     use crate::system;
+
+    #[test]
+    fn a_destructor_may_spawn_when_the_runtime_is_gone() {
+        let too_late = system().spawn("too late", async { unreachable!("there is nothing to run it") });
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(too_late.join());
+    }
 
     #[tokio::test]
     async fn a_stopped_or_dropped_task_lets_go_of_what_it_held() {

@@ -1,6 +1,6 @@
 //! What the log survives, and what it refuses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use placement_types::{OpenMode, ReplicaId};
@@ -28,9 +28,13 @@ fn segment() -> PathBuf {
     PathBuf::from("/raft/0000000000000001.log")
 }
 
-/// The offsets at which frames begin, and the end of the last.
+/// The offsets at which frames begin.
 fn frames(cluster: &Cluster) -> Vec<u64> {
-    let file = cluster.nodes[&1].env.fs.open(&segment(), OpenMode::Read).unwrap();
+    frames_of(cluster, &segment())
+}
+
+fn frames_of(cluster: &Cluster, segment: &Path) -> Vec<u64> {
+    let file = cluster.nodes[&1].env.fs.open(segment, OpenMode::Read).unwrap();
     let mut starts = Vec::new();
     for block in 0..file.len().unwrap() / 4096 {
         let mut magic = [0; 8];
@@ -93,6 +97,39 @@ async fn damage_before_a_durable_frame_is_refused_wherever_it_is() {
     cluster.restart(1).await.unwrap();
     cluster.leader().await;
     assert_eq!(cluster.journal(1).len(), 10, "undamaged, everything is there");
+}
+
+/// The frames at the ends of segments are proven by those of the next segment.
+#[tokio::test(start_paused = true)]
+async fn damage_is_refused_across_segments() {
+    let mut cluster = Cluster::start_with(429, 1, |config| {
+        config.segment_bytes = 256 << 10;
+        config.flush_bytes = 1 << 30;
+    })
+    .await;
+    cluster.create().await;
+    for n in 0..30 {
+        cluster.write(&format!("{n} {}", "x".repeat(20_000))).await;
+    }
+    cluster.cut_power(1).await;
+    let segments: Vec<PathBuf> = (1..=3).map(|number| PathBuf::from(format!("/raft/{number:016x}.log"))).collect();
+    let mut frames: Vec<(PathBuf, u64)> = Vec::new();
+    for segment in &segments {
+        frames.extend(frames_of(&cluster, segment).into_iter().map(|frame| (segment.clone(), frame)));
+    }
+    frames.pop();
+    for (segment, frame) in frames {
+        cluster.nodes[&1].fs.flip_bit(&segment, frame + 50, 2);
+        let refused = cluster.restart(1).await;
+        assert!(
+            matches!(&refused, Err(StartError::Log(LogError::Damaged { path, offset })) if *path == segment && *offset == frame),
+            "frame {frame} of {segment:?}: {refused:?}"
+        );
+        cluster.nodes[&1].fs.flip_bit(&segment, frame + 50, 2);
+    }
+    cluster.restart(1).await.unwrap();
+    cluster.leader().await;
+    assert_eq!(cluster.journal(1).len(), 30);
 }
 
 #[tokio::test(start_paused = true)]
