@@ -147,7 +147,7 @@ impl DataDirs {
         Ok(Self { node_dir, disks, stage })
     }
 
-    /// `u16` version, list of (directory, disk id), `u8` stage, CRC-like first 8 bytes of BLAKE3 of all before.
+    /// `u16` version, list of (directory, disk id), `u8` stage, then the first 8 bytes of the BLAKE3 of all before.
     fn write(&self, env: &Env) -> anyhow::Result<()> {
         let mut out = Encoder::new();
         out.u16(VERSION);
