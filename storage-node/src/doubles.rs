@@ -57,8 +57,6 @@ pub(crate) struct FakeDisks {
     pub shards: Mutex<Shards>,
     pub faults: Mutex<BTreeMap<DiskId, Fault>>,
     pub owners: Mutex<BTreeMap<(DiskId, ShardId), Owner>>,
-    /// How many empty items came among units.
-    pub signs_of_life: Mutex<usize>,
     /// How many `read_units` calls each disk got.
     pub reads: Mutex<BTreeMap<DiskId, usize>>,
 }
@@ -107,7 +105,6 @@ impl ShardApi for FakeDisks {
                 _ => {}
             }
             match units.next().await {
-                Some(Ok(unit)) if unit.is_empty() => *self.signs_of_life.lock() += 1,
                 Some(unit) => stored.push(Ok(unit?)),
                 None => break,
             }

@@ -9,9 +9,6 @@ use std::time::Duration;
 /// k+m writers a chunk in flight holds at most about three stripes.
 pub(crate) const UNITS_QUEUED_MAX: usize = 2;
 
-/// A shard's writer that has no unit yet says so this often: well within `storage-node-proto`'s progress deadline of 15 s.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(4);
-
 /// How many stripes a read fetches ahead of its consumer.
 pub(crate) const STRIPES_AHEAD_MAX: usize = 1;
 

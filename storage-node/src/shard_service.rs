@@ -35,11 +35,7 @@ impl ShardApi for ShardService {
         let mut writer = disk.store().writer(request.shard, owner, request.profile);
         // A unit stream that fails drops the writer: an unfinished shard was never there.
         while let Some(unit) = units.next().await {
-            let unit = unit?;
-            // An empty item is a sign of life from a coordinator that waits for its client.
-            if !unit.is_empty() {
-                writer.append(unit).await.map_err(shard_error)?;
-            }
+            writer.append(unit?).await.map_err(shard_error)?;
         }
         writer.finish().await.map_err(shard_error)?;
         // The store takes a repetition as done whoever wrote first. Under another transaction it is not: a scrub that finds

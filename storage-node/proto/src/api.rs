@@ -147,7 +147,7 @@ pub struct WriteShard {
 #[async_trait]
 pub trait ShardApi: Send + Sync {
     /// Appends the units in stripe order and returns once all of them are fsynced. Repeating it with the same units under the
-    /// same owner is fine. An empty item is no unit but a sign of life, while the sender waits for its own client.
+    /// same owner is fine.
     async fn write_shard(&self, request: WriteShard, units: ByteStream<ShardError>) -> Result<(), ShardError>;
 
     /// Streams `count` units from `first`, each verified before it is sent; one item per unit.

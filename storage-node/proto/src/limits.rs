@@ -14,5 +14,8 @@ pub const SHARD_DEADLINE: Duration = Duration::from_secs(10);
 /// One item of a stream must arrive within this: a peer that drips or hangs is given up, however long the whole takes.
 pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(15);
 
+/// A sender that has nothing to send yet says that it lives this often: three signs within the progress deadline.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
 /// Raft messages are repeated by the protocol; waiting longer than an election helps nobody.
 pub const RAFT_DEADLINE: Duration = Duration::from_secs(2);

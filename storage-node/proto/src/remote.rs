@@ -65,8 +65,12 @@ enum ShardMethod {
 }
 
 /// A header, then the pieces of a body.
-fn with_header<E: WireError>(header: Bytes, body: ByteStream<E>) -> impl futures::Stream<Item = Piece> + Send + 'static {
-    stream::once(async move { to_piece(piece::Item::Header(header)) }).chain(to_pieces(body))
+fn with_header<E: WireError>(
+    env: &Env,
+    header: Bytes,
+    body: ByteStream<E>,
+) -> impl futures::Stream<Item = Piece> + Send + 'static {
+    stream::once(async move { to_piece(piece::Item::Header(header)) }).chain(to_pieces(env.clone(), body))
 }
 
 #[async_trait]
@@ -99,7 +103,7 @@ impl ChunkApi for RemoteNode {
     async fn write_chunk(&self, request: WriteChunk, body: ByteStream<ChunkError>) -> Result<ChunkEntry, ChunkError> {
         let mut client = self.bulk.clone();
         let reply = client
-            .write_chunk(with_header(request.to_encoded(), body))
+            .write_chunk(with_header(&self.env, request.to_encoded(), body))
             .await
             .map_err(|status| ChunkError::unreachable(&status))?;
         ChunkEntry::from_encoded(&from_reply::<ChunkError>(reply.into_inner())?).map_err(bad)
@@ -121,7 +125,7 @@ impl ShardApi for RemoteNode {
     async fn write_shard(&self, request: WriteShard, units: ByteStream<ShardError>) -> Result<(), ShardError> {
         let mut client = self.bulk.clone();
         let reply = client
-            .write_shard(with_header(request.to_encoded(), units))
+            .write_shard(with_header(&self.env, request.to_encoded(), units))
             .await
             .map_err(|status| ShardError::unreachable(&status))?;
         from_reply(reply.into_inner()).map(|_| ())

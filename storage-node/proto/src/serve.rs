@@ -64,9 +64,9 @@ impl Service {
 }
 
 /// A reply stream; an error at its start is its only item.
-fn reply_stream<E: WireError>(result: Result<ByteStream<E>, E>) -> Response<PieceStream> {
+fn reply_stream<E: WireError>(env: &Env, result: Result<ByteStream<E>, E>) -> Response<PieceStream> {
     let bytes = result.unwrap_or_else(|error| futures::stream::once(async move { Err(error) }).boxed());
-    Response::new(to_pieces(bytes).map(Ok).boxed())
+    Response::new(to_pieces(env.clone(), bytes).map(Ok).boxed())
 }
 
 #[tonic::async_trait]
@@ -106,7 +106,7 @@ impl StorageNode for Service {
             Ok((entry, range)) => self.node()?.read_chunk(entry, range).await,
             Err(error) => Err(bad(error)),
         };
-        Ok(reply_stream(result))
+        Ok(reply_stream(&self.env, result))
     }
 
     async fn write_shard(&self, request: Incoming<Streaming<Piece>>) -> Result<Response<Reply>, Status> {
@@ -123,7 +123,7 @@ impl StorageNode for Service {
             Ok(((disk, shard), (first, count))) => self.node()?.read_units(disk, shard, first, count).await,
             Err(error) => Err(bad(error)),
         };
-        Ok(reply_stream(result))
+        Ok(reply_stream(&self.env, result))
     }
 
     async fn delete_shards(&self, request: Incoming<Request>) -> Result<Response<Reply>, Status> {

@@ -3,9 +3,6 @@
 //! What makes its acknowledgement true: the disk's `write_shard` returned `Ok` *and* had taken every unit and the explicit end.
 //! The queue ends in one of two ways, never by silence: [`Item::End`] is a complete shard, a dropped queue reaches the disk as
 //! an error. So neither a coordinator that gives up nor a writer that stops reading early can make a short shard count (P11).
-//!
-//! A body may come so slowly that a stripe takes longer than a peer waits for a sign of life: an empty item now and then is one,
-//! and no unit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +14,7 @@ use storage_node_proto::api::{ByteStream, ShardError, WriteShard};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::holders::{Holder, Standing};
-use crate::limits::{KEEP_ALIVE, UNITS_QUEUED_MAX};
+use crate::limits::UNITS_QUEUED_MAX;
 
 #[derive(Debug)]
 enum Item {
@@ -50,10 +47,9 @@ impl SlotWriter {
         let (queue, items) = mpsc::channel(UNITS_QUEUED_MAX);
         let (report, outcome) = oneshot::channel();
         let (disk, doubtful) = (holder.disk, holder.standing == Standing::Doubtful);
-        let own = env.clone();
         let task = env.spawn("shard-writer", async move {
             let ended = Arc::new(AtomicBool::new(false));
-            let units = unit_stream(own, items, ended.clone());
+            let units = unit_stream(items, ended.clone());
             let result = holder.shards.write_shard(request, units).await.and_then(|()| match ended.load(Ordering::Acquire) {
                 true => Ok(()),
                 false => Err(ShardError::BodyFailed { why: "the disk acknowledged before it had every unit".into() }),
@@ -99,17 +95,16 @@ impl SlotWriter {
 }
 
 /// The queue as the stream `write_shard` takes.
-fn unit_stream(env: Env, items: mpsc::Receiver<Item>, ended: Arc<AtomicBool>) -> ByteStream<ShardError> {
-    futures::stream::unfold(Some((env, items, ended)), |state| async {
-        let (env, mut items, ended) = state?;
-        match env.timeout(KEEP_ALIVE, items.recv()).await {
-            Ok(Some(Item::Unit(unit))) => Some((Ok(unit), Some((env, items, ended)))),
-            Ok(Some(Item::End)) => {
+fn unit_stream(items: mpsc::Receiver<Item>, ended: Arc<AtomicBool>) -> ByteStream<ShardError> {
+    futures::stream::unfold(Some((items, ended)), |state| async {
+        let (mut items, ended) = state?;
+        match items.recv().await {
+            Some(Item::Unit(unit)) => Some((Ok(unit), Some((items, ended)))),
+            Some(Item::End) => {
                 ended.store(true, Ordering::Release);
                 None
             }
-            Ok(None) => Some((Err(ShardError::BodyFailed { why: "the coordinator gave up".into() }), None)),
-            Err(_) => Some((Ok(Bytes::new()), Some((env, items, ended)))),
+            None => Some((Err(ShardError::BodyFailed { why: "the coordinator gave up".into() }), None)),
         }
     })
     .boxed()

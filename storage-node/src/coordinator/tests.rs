@@ -224,7 +224,7 @@ async fn a_body_that_fails_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_body_is_waited_for_and_its_writers_show_life() {
+async fn a_slow_body_is_waited_for() {
     let cluster = cluster("2+1", 3);
     let env = cluster.coordinator.env.clone();
     let whole = content(3 * MIB, 1);
@@ -240,8 +240,6 @@ async fn a_slow_body_is_waited_for_and_its_writers_show_life() {
     let entry = cluster.coordinator.write_chunk(request("2+1", 1), slow).await.unwrap();
     assert_eq!(missing(&entry), 0);
     assert_whole(&cluster, &entry, &whole).await;
-    // 50 s at a time with 15 s of patience at the other end: at least three signs each.
-    assert!(*cluster.disks.signs_of_life.lock() >= 3 * 3 * 3);
 }
 
 #[tokio::test(start_paused = true)]
