@@ -164,11 +164,9 @@ pub fn read_error(error: &ReadObjectError) -> S3Error {
     match error {
         ReadObjectError::Route(error) => route_error(error),
         ReadObjectError::Chunk(error) => chunk_error(error),
-        ReadObjectError::Gone | ReadObjectError::WrongHash { .. } | ReadObjectError::UnfitAnswer { .. } => {
-            internal(&error.to_string())
-        }
-        // 503, as the shards may be on nodes that return.
-        ReadObjectError::NoMap | ReadObjectError::NoNode { .. } => unavailable(&error.to_string()),
+        ReadObjectError::WrongHash { .. } | ReadObjectError::UnfitAnswer { .. } => internal(&error.to_string()),
+        // 503, so that clients repeat it: the shards may be on nodes that return, and what was overwritten has a successor.
+        ReadObjectError::Gone | ReadObjectError::NoMap | ReadObjectError::NoNode { .. } => unavailable(&error.to_string()),
     }
 }
 

@@ -40,7 +40,7 @@ use placement_types::{BucketName, UploadId};
 
 use crate::gateway::Gateway;
 
-pub use stored_object::{StoredObject, find_object};
+pub use stored_object::{OpenedObject, StoredObject, find_object, open_object};
 
 #[async_trait]
 impl S3Api for Gateway {

@@ -10,6 +10,7 @@ use storage_node_kv::{Durability, Kv as _, MemoryKv, Overlay};
 use storage_node_proto::api::{MetaApi, MetaError};
 use storage_node_proto::command::{Change, Command, Outcome};
 use storage_node_proto::query::{Answer, Query};
+use tokio::sync::oneshot;
 
 use super::{GROUPS, Member, node_id};
 
@@ -28,9 +29,16 @@ pub struct Groups {
     states: BTreeMap<GroupId, Mutex<State>>,
     mischief: Mutex<VecDeque<Mischief>>,
     queries_forbidden: AtomicBool,
+    data_gate: Mutex<Option<Gate>>,
     stopped: Mutex<BTreeSet<GroupId>>,
     /// Every command that was applied, for looking at.
     pub applied: Mutex<Vec<Change>>,
+}
+
+/// Where one call is held: it says that it came, and goes on when it may.
+struct Gate {
+    came: oneshot::Sender<()>,
+    may_pass: oneshot::Receiver<()>,
 }
 
 struct State {
@@ -46,6 +54,7 @@ impl Groups {
             states: (1..=GROUPS).map(|group| (GroupId(group), Mutex::new(state(group)))).collect(),
             mischief: Mutex::default(),
             queries_forbidden: AtomicBool::new(false),
+            data_gate: Mutex::default(),
             stopped: Mutex::default(),
             applied: Mutex::default(),
         }
@@ -67,6 +76,14 @@ impl Groups {
     /// A query that comes while they are forbidden fails the test.
     pub fn forbid_queries(&self, forbidden: bool) {
         self.queries_forbidden.store(forbidden, Ordering::SeqCst);
+    }
+
+    /// Holds the next query for a version's data. The first future resolves when it came; sending lets it pass.
+    pub fn hold_data_query(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let (came, has_come) = oneshot::channel();
+        let (pass, may_pass) = oneshot::channel();
+        *self.data_gate.lock() = Some(Gate { came, may_pass });
+        (has_come, pass)
     }
 
     /// The group has lost its majority.
@@ -126,6 +143,13 @@ impl MetaApi for Member {
         // Everything crosses a real await in a real cluster; without one here, concurrent requests would never interleave.
         tokio::task::yield_now().await;
         assert!(!self.groups.queries_forbidden.load(Ordering::SeqCst), "no backend may be touched");
+        if matches!(query, Query::Data { .. }) {
+            let gate = self.groups.data_gate.lock().take();
+            if let Some(Gate { came, may_pass }) = gate {
+                let _ = came.send(());
+                let _ = may_pass.await;
+            }
+        }
         let state = self.groups.state(self.id, group)?;
         Ok(storage_node_meta::answer(state.kv.as_read(), &query).expect("memory does not fail"))
     }

@@ -13,7 +13,7 @@ use crate::error::Failure;
 use crate::gateway::Gateway;
 use crate::limits::COPY_BYTES_MAX;
 use crate::ops::StoredObject;
-use crate::ops::copy_source::{CopyBody, authorize_source, find_source};
+use crate::ops::copy_source::{CopyBody, authorize_source, open_source};
 use crate::ops::put_object::{NewObject, commit_object};
 use crate::records::{self, shelf_of};
 
@@ -22,16 +22,21 @@ pub async fn copy_object(gw: &Gateway, cx: &RequestContext, request: CopyObject)
     authorize(&cx.caller, Action::PutObject, Resource::Object(&request.bucket, &request.key))?;
     authorize_source(&cx.caller, &request.source)?;
     let bucket = gw.buckets.get(&request.bucket).await?;
-    let source = find_source(gw, &request.source).await?;
-    if source.record.bytes > COPY_BYTES_MAX {
-        let text = "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120";
-        return Err(S3Error::with_message(S3ErrorCode::InvalidRequest, text).into());
-    }
-    refuse_no_change(&bucket, &request, &source)?;
-    let attributes = records::attributes(&headers_of_copy(&request, &source))?;
-    let algorithm = request.checksum_algorithm.or(source.head.checksum.as_ref().map(|checksum| checksum.algorithm()));
-    let whole = ByteRange::new(0, source.record.bytes).expect("no size is negative");
-    let body = CopyBody::open(gw, &source, whole, algorithm.unwrap_or(ChecksumAlgorithm::Crc64Nvme)).await?;
+    let opened = open_source(gw, &request.source, |source| {
+        if source.record.bytes > COPY_BYTES_MAX {
+            let text = "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120";
+            return Err(S3Error::with_message(S3ErrorCode::InvalidRequest, text).into());
+        }
+        refuse_no_change(&bucket, &request, source)?;
+        let attributes = records::attributes(&headers_of_copy(&request, source))?;
+        let whole = ByteRange::new(0, source.record.bytes).expect("no size is negative");
+        Ok((attributes, whole))
+    })
+    .await?;
+    let of_source = opened.object.head.checksum.as_ref().map(|checksum| checksum.algorithm());
+    let algorithm = request.checksum_algorithm.or(of_source).unwrap_or(ChecksumAlgorithm::Crc64Nvme);
+    let attributes = opened.chosen.clone();
+    let body = CopyBody::new(gw, opened, algorithm);
     let owner = Owner { txn: TxnId::random(&gw.env), slot: shelf_of(&bucket, &request.key).slot() };
     let (staged, verified) = gw.writer.write(body, owner, COPY_BYTES_MAX).await?;
     let object = NewObject { key: request.key, condition: request.condition, attributes, verified };

@@ -13,7 +13,7 @@ use crate::conditions;
 use crate::error::Failure;
 use crate::gateway::Gateway;
 use crate::ops::get_object::read_action;
-use crate::ops::{StoredObject, find_object};
+use crate::ops::{OpenedObject, StoredObject, open_object};
 use crate::stripe_writer::BodySource;
 
 /// Whether the caller may read the source; to be asked before anything else is done (A15).
@@ -21,11 +21,17 @@ pub fn authorize_source(caller: &Caller, source: &CopySource) -> Result<(), Deni
     authorize(caller, read_action(source.version_id.as_deref()), Resource::Object(&source.bucket, &source.key))
 }
 
-/// Finds the source and decides its conditions.
-pub async fn find_source(gw: &Gateway, source: &CopySource) -> Result<StoredObject, Failure> {
-    let object = find_object(gw, &source.bucket, &source.key, source.version_id.as_deref()).await?;
-    conditions::check_copy_source(&object.head, &source.conditions)?;
-    Ok(object)
+/// Finds the source, decides its conditions and opens the range that `choose` says, for it to be read as a body.
+pub async fn open_source<T>(
+    gw: &Gateway,
+    source: &CopySource,
+    choose: impl Fn(&StoredObject) -> Result<(T, ByteRange), Failure>,
+) -> Result<OpenedObject<T>, Failure> {
+    open_object(gw, &source.bucket, &source.key, source.version_id.as_deref(), |object| {
+        conditions::check_copy_source(&object.head, &source.conditions)?;
+        choose(object)
+    })
+    .await
 }
 
 /// Bytes read from one object, to be written to another.
@@ -44,16 +50,10 @@ struct Hashers {
 }
 
 impl CopyBody {
-    /// Opens a range of the source.
-    pub async fn open(
-        gw: &Gateway,
-        object: &StoredObject,
-        range: ByteRange,
-        algorithm: ChecksumAlgorithm,
-    ) -> Result<Self, Failure> {
-        let source = gw.reader.open(object.place.clone(), &object.record, object.inline.clone(), range).await?;
+    /// The opened bytes, with a checksum of `algorithm` computed on the way.
+    pub fn new<T>(gw: &Gateway, opened: OpenedObject<T>, algorithm: ChecksumAlgorithm) -> Self {
         let hashers = Some(Hashers { md5: EtagHasher::new(), checksum: ChecksumHasher::new(algorithm) });
-        Ok(Self { env: gw.env.clone(), source, bytes: range.len(), hashers, read: 0 })
+        Self { env: gw.env.clone(), source: opened.body, bytes: opened.range.len(), hashers, read: 0 }
     }
 }
 

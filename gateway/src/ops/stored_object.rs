@@ -1,9 +1,10 @@
-//! Finding the version a read is about, and which of its bytes: what GET, HEAD, GetObjectAttributes and copies share.
+//! Finding the version a read is about, which of its bytes, and opening them: what GET, HEAD, GetObjectAttributes and copies
+//! share.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gateway_s3::{HeadObjectReply, ObjectHead, ObjectSelection, S3ErrorCode, ServedPart};
+use gateway_s3::{HeadObjectReply, ObjectBody, ObjectHead, ObjectSelection, S3ErrorCode, ServedPart};
 use placement_map::bucket::Bucket;
 use placement_types::{BucketName, ByteRange, ObjectKey};
 use storage_node_proto::object::{ObjectRecord, VersionBody};
@@ -11,7 +12,8 @@ use storage_node_proto::query::{Answer, Query};
 
 use crate::error::Failure;
 use crate::gateway::Gateway;
-use crate::object_reader::DataPlace;
+use crate::limits::OVERTAKEN_MAX;
+use crate::object_reader::{DataPlace, ReadObjectError};
 use crate::records::{self, shelf_of};
 use crate::version_id;
 
@@ -48,6 +50,38 @@ pub async fn find_object(
             Ok(StoredObject { place: DataPlace { shelf, key: key.clone() }, head, record, inline })
         })
         .await
+}
+
+/// An object of which a part was chosen and opened.
+pub struct OpenedObject<T> {
+    pub object: StoredObject,
+    /// What `choose` made of it.
+    pub chosen: T,
+    pub range: ByteRange,
+    /// `None` when the range is empty.
+    pub body: Option<ObjectBody>,
+}
+
+/// Finds a version, lets `choose` check it and say which of its bytes are wanted, and opens them. All of the result is of one
+/// version (K3): when the key is overwritten or deleted between the finding and the first byte, it starts over with what the
+/// key holds then, and `choose` is asked anew.
+pub async fn open_object<T>(
+    gw: &Gateway,
+    bucket: &BucketName,
+    key: &ObjectKey,
+    version_id: Option<&str>,
+    choose: impl Fn(&StoredObject) -> Result<(T, ByteRange), Failure>,
+) -> Result<OpenedObject<T>, Failure> {
+    let mut overtaken = 0;
+    loop {
+        let object = find_object(gw, bucket, key, version_id).await?;
+        let (chosen, range) = choose(&object)?;
+        match gw.reader.open(object.place.clone(), &object.record, object.inline.clone(), range).await {
+            Ok(body) => return Ok(OpenedObject { object, chosen, range, body }),
+            Err(ReadObjectError::Gone) if overtaken < OVERTAKEN_MAX => overtaken += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 impl StoredObject {

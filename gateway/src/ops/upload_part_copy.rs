@@ -8,7 +8,7 @@ use crate::authorize::{Action, Resource, authorize};
 use crate::error::Failure;
 use crate::gateway::Gateway;
 use crate::limits::COPY_BYTES_MAX;
-use crate::ops::copy_source::{CopyBody, authorize_source, find_source};
+use crate::ops::copy_source::{CopyBody, authorize_source, open_source};
 use crate::ops::upload_part::{NewPart, commit_part, open_upload, part_algorithm};
 use crate::records::shelf_of;
 
@@ -21,17 +21,19 @@ pub async fn upload_part_copy(
     authorize(&cx.caller, Action::PutObject, Resource::Object(&request.bucket, &request.key))?;
     authorize_source(&cx.caller, &request.source)?;
     let (bucket, upload) = open_upload(gw, &request.bucket, &request.key, request.upload).await?;
-    let source = find_source(gw, &request.source).await?;
-    let size = source.record.bytes;
-    let range = match request.range {
-        None => ByteRange::new(0, size).expect("no size is negative"),
-        // Not clamped as a GET's would be: it must lie wholly in the source.
-        Some((first, last)) if first <= last && last < size => {
-            ByteRange::new(first, last + 1).expect("the last byte is not before the first")
+    let opened = open_source(gw, &request.source, |source| {
+        let size = source.record.bytes;
+        match request.range {
+            None => Ok(((), ByteRange::new(0, size).expect("no size is negative"))),
+            // Not clamped as a GET's would be: it must lie wholly in the source.
+            Some((first, last)) if first <= last && last < size => {
+                Ok(((), ByteRange::new(first, last + 1).expect("the last byte is not before the first")))
+            }
+            Some(_) => Err(S3Error::invalid_range(size).into()),
         }
-        Some(_) => return Err(S3Error::invalid_range(size).into()),
-    };
-    let body = CopyBody::open(gw, &source, range, part_algorithm(&upload)).await?;
+    })
+    .await?;
+    let body = CopyBody::new(gw, opened, part_algorithm(&upload));
     let owner = Owner { txn: TxnId::random(&gw.env), slot: shelf_of(&bucket, &request.key).slot() };
     let (staged, verified) = gw.writer.write(body, owner, COPY_BYTES_MAX).await?;
     let (etag, checksum) = (verified.etag(), Some(verified.checksum.clone()));

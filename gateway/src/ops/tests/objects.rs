@@ -283,6 +283,32 @@ async fn a_copy_is_an_object_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reads_and_copies_overtaken_by_an_overwrite_are_of_its_successor() {
+    let bench = Bench::new(16).await;
+    let (before, after) = (bytes(50_000, 1), bytes(60_000, 2));
+    bench.put("source", &before).await.unwrap();
+    let (came, pass) = bench.cluster.groups.hold_data_query();
+    let overwrite = async {
+        came.await.unwrap();
+        bench.put("source", &after).await.unwrap();
+        pass.send(()).unwrap();
+    };
+    let (got, ()) = tokio::join!(bench.get("source"), overwrite);
+    assert!(got.unwrap() == after);
+
+    let (came, pass) = bench.cluster.groups.hold_data_query();
+    let overwrite = async {
+        came.await.unwrap();
+        bench.put("source", &before).await.unwrap();
+        pass.send(()).unwrap();
+    };
+    let context = root();
+    let (copied, ()) = tokio::join!(bench.gw.copy_object(&context, copy("source", "copy")), overwrite);
+    copied.unwrap();
+    assert!(bench.get("copy").await.unwrap() == before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_counter_kept_by_compare_and_swap_loses_no_update() {
     let bench = Arc::new(Bench::new(15).await);
     bench.put("counter", &Bytes::from_static(b"0")).await.unwrap();
