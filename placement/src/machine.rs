@@ -112,19 +112,18 @@ impl SystemMachine {
 }
 
 impl Machine for SystemMachine {
-    fn apply(&self, state: &mut Overlay<'_>, index: u64, entry: &[u8]) -> Bytes {
+    fn apply(&self, state: &mut Overlay<'_>, index: u64, entry: &[u8]) -> Result<Bytes, KvError> {
         let outcome = match SystemCommand::from_versioned(entry) {
             Ok(command) => self.run(state, &command),
             Err(error) => Ok(SystemOutcome::Malformed { why: error.to_string() }),
         };
         match outcome {
-            Ok(outcome) => outcome.to_versioned(),
-            // The driver has seen the failed read and writes nothing of this entry.
-            Err(RowError::Kv(_)) => Bytes::new(),
+            Ok(outcome) => Ok(outcome.to_versioned()),
+            Err(RowError::Kv(error)) => Err(error),
             // Rows are checksummed below us, so these bytes were written so, by every replica: all of them answer the same.
             Err(error @ RowError::Undecodable(_)) => {
                 tracing::error!(index, %error, "the system group cannot apply a command");
-                SystemOutcome::Malformed { why: error.to_string() }.to_versioned()
+                Ok(SystemOutcome::Malformed { why: error.to_string() }.to_versioned())
             }
         }
     }

@@ -23,14 +23,8 @@ use crate::limits::Limits;
 pub(crate) struct MetaMachine;
 
 impl Machine for MetaMachine {
-    fn apply(&self, state: &mut Overlay<'_>, index: u64, entry: &[u8]) -> Bytes {
-        // A row that cannot be read or decoded must stop this replica before anything of the entry is written: going on with
-        // half of it would make the replica differ from the others for ever. The panic ends the driver, and every later call
-        // hears that consensus has stopped.
-        match storage_node_meta::apply(state, index, entry) {
-            Ok(reply) => reply,
-            Err(error) => panic!("the metadata state is damaged, this replica stops at entry {index}: {error}"),
-        }
+    fn apply(&self, state: &mut Overlay<'_>, index: u64, entry: &[u8]) -> Result<Bytes, KvError> {
+        storage_node_meta::apply(state, index, entry)
     }
 }
 

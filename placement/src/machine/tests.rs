@@ -26,7 +26,7 @@ impl Group {
     fn apply_bytes(&self, entry: &[u8]) -> SystemOutcome {
         let rows = Prefixed::new(&self.kv, PREFIX);
         let mut state = Overlay::new(&rows);
-        let reply = self.machine.apply(&mut state, 1, entry);
+        let reply = self.machine.apply(&mut state, 1, entry).expect("memory does not fail");
         let batch = state.into_batch(PREFIX);
         self.kv.write(&batch, Durability::Synced).unwrap();
         self.machine.applied(GroupId::SYSTEM, 1);
@@ -122,7 +122,7 @@ fn a_map_is_published_when_it_is_readable_and_not_before() {
     let group = Group::on(MemoryKv::new());
     let rows = Prefixed::new(&group.kv, PREFIX);
     let mut state = Overlay::new(&rows);
-    group.machine.apply(&mut state, 1, &command(1, form()).to_versioned());
+    group.machine.apply(&mut state, 1, &command(1, form()).to_versioned()).expect("memory does not fail");
     assert_eq!(group.map(), None);
     group.kv.write(&state.into_batch(PREFIX), Durability::Buffered).unwrap();
     group.machine.applied(GroupId::SYSTEM, 1);

@@ -28,13 +28,13 @@
 //! # use bytes::Bytes;
 //! # use placement_types::{GroupId, ReplicaId};
 //! # use storage_node_consensus::{Config, Consensus, Machine, Transport};
-//! # use storage_node_kv::{KvRead, MemoryKv, Overlay};
+//! # use storage_node_kv::{KvError, KvRead, MemoryKv, Overlay};
 //! struct Last;
 //! impl Machine for Last {
-//!     fn apply(&self, state: &mut Overlay<'_>, _index: u64, entry: &[u8]) -> Bytes {
-//!         let before = state.get(b"last").ok().flatten().unwrap_or_default();
+//!     fn apply(&self, state: &mut Overlay<'_>, _index: u64, entry: &[u8]) -> Result<Bytes, KvError> {
+//!         let before = state.get(b"last")?.unwrap_or_default();
 //!         state.put(&b"last"[..], entry.to_vec());
-//!         before
+//!         Ok(before)
 //!     }
 //! }
 //!

@@ -2,16 +2,19 @@
 
 use bytes::Bytes;
 use placement_types::{GroupId, ReplicaId};
-use storage_node_kv::Overlay;
+use storage_node_kv::{KvError, Overlay};
 
 /// What a group's entries do to its state.
 pub trait Machine: Send + Sync {
     /// Applies one committed entry and returns the proposer's reply.
     ///
     /// It must be a pure function of the state and the entry (every replica runs it, and runs it again after a crash), and
-    /// total: any entry bytes give a reply, never a panic. A read of `state` that fails needs no care beyond returning: the
-    /// driver sees the failure itself and stops before anything of this entry is written.
-    fn apply(&self, state: &mut Overlay<'_>, index: u64, entry: &[u8]) -> Bytes;
+    /// total: any entry bytes give a reply, never a panic.
+    ///
+    /// # Errors
+    /// When the state cannot be read, or what is read is damaged. This node then stops before anything of the entry is
+    /// written: going on with half of it would make its state differ from the other replicas' for ever.
+    fn apply(&self, state: &mut Overlay<'_>, index: u64, entry: &[u8]) -> Result<Bytes, KvError>;
 
     /// Called after everything up to `index` is readable in the store, on the thread that applied it: to wake watchers. Also
     /// called after a snapshot replaced the whole state.

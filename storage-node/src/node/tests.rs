@@ -25,8 +25,8 @@ const SHELF: Shelf = Shelf { bucket: BucketId::from_u128(5), index_shard: 0 };
 struct NoMachine;
 
 impl Machine for NoMachine {
-    fn apply(&self, _: &mut Overlay<'_>, _: u64, _: &[u8]) -> Bytes {
-        Bytes::new()
+    fn apply(&self, _: &mut Overlay<'_>, _: u64, _: &[u8]) -> Result<Bytes, KvError> {
+        Ok(Bytes::new())
     }
 }
 

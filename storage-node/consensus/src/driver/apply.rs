@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use placement_types::{Fs, GroupId};
 use raft::eraftpb::ConfState;
-use storage_node_kv::{Durability, Kv, KvError, KvRead, Overlay, Prefixed, Step};
+use storage_node_kv::{Durability, Kv, KvError, Overlay, Prefixed};
 
 use crate::format::{GroupMeta, MetaState, Origin, Point, meta_key, state_prefix};
 use crate::machine::Machine;
@@ -46,8 +45,10 @@ impl ApplyItem {
 /// Why applying cannot go on. Each means that this node stops: going on would let its state differ from the others'.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
-    #[error("the state store failed")]
+    #[error("the state store failed: {0}")]
     Kv(#[from] KvError),
+    #[error("the state of group {group} cannot be read for entry {index}: {source}")]
+    Unreadable { group: GroupId, index: u64, source: KvError },
     #[error("entry {index} of group {group} was written by a newer version ({version}): update this node")]
     Version { group: GroupId, index: u64, version: u8 },
     #[error(transparent)]
@@ -84,8 +85,8 @@ impl ApplyJob {
             return self.install(origin);
         }
         let prefix = state_prefix(self.group);
-        let witness = Witness { base: Prefixed::new(self.kv.as_read(), prefix), failure: Mutex::new(None) };
-        let mut overlay = Overlay::new(&witness);
+        let base = Prefixed::new(self.kv.as_read(), prefix);
+        let mut overlay = Overlay::new(&base);
         let (mut point, mut members, mut replies) = (Point::default(), self.members.clone(), Vec::new());
         for item in &self.items {
             match item {
@@ -97,10 +98,8 @@ impl ApplyJob {
                     if *version != ENTRY_VERSION {
                         return Err(ApplyError::Version { group: self.group, index: at.index, version: *version });
                     }
-                    replies.push((*at, self.machine.apply(&mut overlay, at.index, entry)));
-                    if let Some(failure) = witness.failure.lock().take() {
-                        return Err(failure.into());
-                    }
+                    let reply = self.machine.apply(&mut overlay, at.index, entry);
+                    replies.push((*at, reply.map_err(|source| self.unreadable(*at, source))?));
                 }
                 ApplyItem::Install { .. } => unreachable!("an installation is a job of its own"),
             }
@@ -113,6 +112,10 @@ impl ApplyJob {
         Ok(Applied { point, members, replies, flushed: false })
     }
 
+    fn unreadable(&self, at: Point, source: KvError) -> ApplyError {
+        ApplyError::Unreadable { group: self.group, index: at.index, source }
+    }
+
     fn install(&self, origin: &Origin) -> Result<Applied, ApplyError> {
         let path = self.file.as_deref().expect("an installation has a file");
         snapshot::install(&*self.fs, path, &*self.kv, self.group, origin)?;
@@ -123,34 +126,5 @@ impl ApplyJob {
         self.machine.applied(self.group, origin.point.index);
         let (point, members) = (origin.point, origin.members.clone());
         Ok(Applied { point, members, replies: Vec::new(), flushed: true })
-    }
-}
-
-/// Sees the failures of reads that a machine makes: a machine has no way to report them, and what it decides after one must
-/// not reach the store.
-struct Witness<'a> {
-    base: Prefixed<'a>,
-    failure: Mutex<Option<KvError>>,
-}
-
-impl Witness<'_> {
-    fn note<T>(&self, result: Result<T, KvError>) -> Result<T, KvError> {
-        result.inspect_err(|error| {
-            let again = match error {
-                KvError::Corrupt { detail } => KvError::Corrupt { detail: detail.clone() },
-                KvError::Io { detail } => KvError::Io { detail: detail.clone() },
-            };
-            self.failure.lock().get_or_insert(again);
-        })
-    }
-}
-
-impl KvRead for Witness<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        self.note(self.base.get(key))
-    }
-
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Step) -> Result<(), KvError> {
-        self.note(self.base.scan(from, to, visit))
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use placement_env::sim::{self, SimFs};
 use placement_types::{BoxFuture, Clock, Env, GroupId, ReplicaId, TaskHandle, Tasks};
-use storage_node_kv::{KvRead, MemoryKv, Overlay, Step};
+use storage_node_kv::{KvError, KvRead, MemoryKv, Overlay, Step};
 
 use crate::{Config, Consensus, GroupStatus, Machine, ProposeError, Role, StartError, Transport};
 
@@ -17,12 +17,18 @@ pub const GROUP: GroupId = GroupId(7);
 /// Keeps the entries it was given, in order, under their numbers; replies with the number. Entries are short texts.
 pub struct Journal;
 
+/// To a [`Journal`], this entry is one for which its state turns out to be damaged, after half of it was written.
+pub const DAMAGED: &str = "damaged";
+
 impl Machine for Journal {
-    fn apply(&self, state: &mut Overlay<'_>, _index: u64, entry: &[u8]) -> Bytes {
-        let count = state.get(b"count").ok().flatten().map_or(0, |bytes| number(&bytes)) + 1;
+    fn apply(&self, state: &mut Overlay<'_>, _index: u64, entry: &[u8]) -> Result<Bytes, KvError> {
+        let count = state.get(b"count")?.map_or(0, |bytes| number(&bytes)) + 1;
         state.put(&b"count"[..], count.to_be_bytes().to_vec());
+        if entry == DAMAGED.as_bytes() {
+            return Err(KvError::Corrupt { detail: "a row does not decode".to_owned() });
+        }
         state.put([&b"entry"[..], &count.to_be_bytes()].concat(), entry.to_vec());
-        Bytes::copy_from_slice(&count.to_be_bytes())
+        Ok(Bytes::copy_from_slice(&count.to_be_bytes()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use placement_types::{Elapsed, GroupId, ReplicaId};
 
-use super::cluster::{Cluster, GROUP};
+use super::cluster::{Cluster, DAMAGED, GROUP};
 use crate::{Health, ProposeError, ReadError, Role};
 
 #[tokio::test(start_paused = true)]
@@ -68,6 +68,19 @@ async fn a_minority_acknowledges_nothing_and_reads_nothing() {
     assert!(cluster.propose(old, "nor this").await.is_err());
     cluster.heal();
     assert_eq!(cluster.converge(&[1, 2, 3]).await, ["before", "after"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_state_is_damaged_stops_and_keeps_nothing_of_the_entry() {
+    let cluster = Cluster::with_group(5, 1).await;
+    cluster.leader().await;
+    cluster.propose(1, "before").await.unwrap();
+    let mut health = cluster.node(1).health();
+    assert_eq!(cluster.propose(1, DAMAGED).await, Err(ProposeError::Unknown));
+    let failed = health.wait_for(|health| *health != Health::Running).await.unwrap().clone();
+    assert!(matches!(&failed, Health::Failed { reason } if reason.contains("does not decode")), "{failed:?}");
+    assert_eq!(cluster.journal(1), ["before"], "the half of the entry that was applied is not in the store");
+    assert_eq!(cluster.propose(1, "after").await, Err(ProposeError::Stopped));
 }
 
 /// The old leader can still hear its followers' silence only: it must not serve a read although nobody told it that it was
