@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging;
@@ -47,10 +47,11 @@ pub fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
         };
         println!("ready {addresses}");
         tracing::info!(%addresses, milliseconds = (env.monotonic() - started).as_millis() as u64, "ready");
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let failure = tokio::select! {
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            reason = failed(&running) => Some(reason),
+        };
         tracing::info!("stopping");
         let stopped = async {
             match running {
@@ -66,11 +67,25 @@ pub fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        anyhow::Ok(())
+        match failure {
+            Some(reason) => {
+                Err(anyhow!("metadata can be served no more, check the disk that holds it, then start again: {reason}"))
+            }
+            None => Ok(()),
+        }
     });
     // Blocking reads of a hung disk must not keep a process alive that has nothing left to do.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Why the process must end, when it must; a gateway has nothing of its own that can fail.
+async fn failed(running: &Running) -> String {
+    match running {
+        Running::Server(role) => role.failed().await,
+        Running::Node(role) => role.failed().await,
+        Running::Gateway(_) => std::future::pending().await,
+    }
 }
 
 async fn start(role: Role, env: &placement_types::Env, settings: &Settings) -> anyhow::Result<Running> {

@@ -103,6 +103,11 @@ impl NodeRole {
         format!("internal={} admin=http://{}", self.address, self.admin.address())
     }
 
+    /// Resolves when the process can do nothing better than end; see [`Storage::failed`].
+    pub async fn failed(&self) -> String {
+        self.storage.failed().await
+    }
+
     /// Hands leaderships over and closes the storage side, then the port.
     pub async fn shutdown(self) {
         drop(self.admin);

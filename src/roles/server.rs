@@ -57,6 +57,11 @@ impl ServerRole {
         format!("s3={} admin=http://{}", self.s3.url(), self.admin.address())
     }
 
+    /// Resolves when the process can do nothing better than end; see [`Storage::failed`].
+    pub async fn failed(&self) -> String {
+        self.storage.failed().await
+    }
+
     /// Lets requests under way end, then closes the storage side.
     pub async fn shutdown(self) {
         self.s3.drain().await;

@@ -14,7 +14,7 @@ use placement_proto::api::{MapWatch, PlacementApi};
 use placement_proto::meeting::Membership;
 use placement_types::{Env, GroupId, NodeId, Profile, ReplicaId, TaskHandle, ZoneName};
 use storage_node::{KvOpeners, Limits, NodeParts, StorageNode};
-use storage_node_consensus::state_prefix;
+use storage_node_consensus::{Health, state_prefix};
 use storage_node_kv::Kv;
 use storage_node_proto::api::{NodeApi, Nodes};
 use storage_node_proto::serve::Served;
@@ -180,6 +180,18 @@ impl Seeker {
 }
 
 impl Storage {
+    /// Resolves, with the reason, when this node's replicas of metadata cannot go on: their log or state failed. The process
+    /// should end then: only a start anew reads what the disk really holds, and until it the other replicas do the work.
+    pub async fn failed(&self) -> String {
+        let mut health = self.node.consensus().health();
+        let ended = health.wait_for(|health| !matches!(health, Health::Running)).await;
+        match ended.map(|health| health.clone()) {
+            Ok(Health::Failed { reason }) => reason,
+            // Stopped on request: that is no failure, and whoever stopped it is ending the process already.
+            Ok(Health::Running | Health::Stopped) | Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Hands leaderships over, flushes, closes the disks.
     pub async fn shutdown(mut self) {
         for task in self.tasks.drain(..) {
