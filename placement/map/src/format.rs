@@ -11,9 +11,8 @@
 //! | u32 | partitions |
 //! | per partition: u8 width, u32 each | the row: indexes into the disks |
 
-use bytes::Bytes;
 use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
-use placement_types::{DiskId, Epoch, codec_enum, codec_struct};
+use placement_types::{DiskId, Epoch, codec_enum, codec_struct, codec_versioned};
 
 use crate::bucket::{Bucket, BucketState, BucketVersioning};
 use crate::cluster_map::{ClusterMap, Disk, DiskState, Node, NodeState, Ring};
@@ -153,36 +152,13 @@ impl Decode for ClusterMap {
     }
 }
 
-macro_rules! versioned {
-    ($($type:ident, $what:literal;)*) => {$(
-        impl $type {
-            /// The byte form with a version number in front, for log entries, rows and files.
-            pub fn to_versioned(&self) -> Bytes {
-                let mut out = Encoder::new();
-                out.u16(VERSION);
-                self.encode(&mut out);
-                out.finish()
-            }
-
-            /// Reads what [`Self::to_versioned`] wrote, by this or an older build.
-            pub fn from_versioned(bytes: &[u8]) -> Result<Self, DecodeError> {
-                let mut input = Decoder::new(bytes);
-                input.version($what, VERSION)?;
-                let value = Self::decode(&mut input)?;
-                input.finish()?;
-                Ok(value)
-            }
-        }
-    )*};
-}
-
-versioned! {
+codec_versioned!(VERSION {
     ClusterMap, "a cluster map";
     Bucket, "a bucket";
     BucketRow, "a bucket row";
     SystemCommand, "a system command";
     SystemOutcome, "a system outcome";
-}
+});
 
 #[cfg(test)]
 mod tests {

@@ -3,9 +3,7 @@
 //! Messages travel between builds that are at most one release apart, so they carry no version of their own; what is kept on
 //! disk puts a version number in front ([`Membership::to_versioned`]).
 
-use bytes::Bytes;
-use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
-use placement_types::{codec_enum, codec_struct};
+use placement_types::{codec_enum, codec_struct, codec_versioned};
 
 use crate::api::{Heartbeat, PlacementError};
 use crate::meeting::{Hello, MeetingError, Membership, Pledge, PledgeReply};
@@ -32,28 +30,12 @@ codec_enum!(MeetingError, "meeting error" {
     3 => BadMessage { why },
 });
 
-impl Membership {
-    /// The byte form with a version number in front, for the identity file.
-    pub fn to_versioned(&self) -> Bytes {
-        let mut out = Encoder::new();
-        out.u16(VERSION);
-        self.encode(&mut out);
-        out.finish()
-    }
-
-    /// Reads what [`Self::to_versioned`] wrote, by this or an older build.
-    pub fn from_versioned(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Decoder::new(bytes);
-        input.version("a membership", VERSION)?;
-        let membership = Self::decode(&mut input)?;
-        input.finish()?;
-        Ok(membership)
-    }
-}
+codec_versioned!(VERSION { Membership, "a membership"; });
 
 #[cfg(test)]
 mod tests {
     use placement_map::system::{NewDisk, NewNode};
+    use placement_types::codec::{Decode, Encode};
     use placement_types::{ClusterId, DiskId, NodeId, ReplicaId, ZoneName};
 
     use super::*;

@@ -2,7 +2,8 @@
 //!
 //! It guarantees that decoding hostile bytes neither panics nor allocates more than a small multiple of the input: a
 //! sequence's claimed length is checked against the bytes that are left before anything is reserved. Versioning is left to
-//! the formats: each begins with a version number of its own and decides what it still reads.
+//! the formats: each has a version number of its own, puts it in front of what is kept
+//! ([`codec_versioned!`](crate::codec_versioned)), and decides what it still reads.
 //!
 //! | value | bytes |
 //! |---|---|
@@ -14,7 +15,10 @@
 //! | struct | its fields in order ([`codec_struct!`](crate::codec_struct)) |
 //! | enum | `u8` tag, then the variant's fields ([`codec_enum!`](crate::codec_enum)) |
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
+
+/// Named here for the macros below: who calls them need not depend on `bytes`.
+pub use bytes::Bytes;
 
 /// Bytes that do not decode. It says which rule they break, never what they hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -354,6 +358,33 @@ macro_rules! codec_enum {
     (@name $field:tt) => { $field };
 }
 
+/// Gives types with a codec a form for log entries, rows and files that a version number comes first in:
+/// `codec_versioned!(VERSION { Type, "a type"; Other, "another"; })`. `VERSION` is the newest one, the one that is written; a
+/// type's text names it in the error for bytes of a newer build.
+#[macro_export]
+macro_rules! codec_versioned {
+    ($version:ident { $($type:ident, $what:literal;)* }) => {$(
+        impl $type {
+            /// The byte form with a version number in front.
+            pub fn to_versioned(&self) -> $crate::codec::Bytes {
+                let mut out = $crate::codec::Encoder::new();
+                out.u16($version);
+                $crate::codec::Encode::encode(self, &mut out);
+                out.finish()
+            }
+
+            /// Reads what [`Self::to_versioned`] wrote, by this or an older build.
+            pub fn from_versioned(bytes: &[u8]) -> Result<Self, $crate::codec::DecodeError> {
+                let mut input = $crate::codec::Decoder::new(bytes);
+                input.version($what, $version)?;
+                let value = <Self as $crate::codec::Decode>::decode(&mut input)?;
+                input.finish()?;
+                Ok(value)
+            }
+        }
+    )*};
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -374,6 +405,22 @@ mod tests {
         Tuple(u64, bool),
     }
     codec_enum!(Shape, "shape" { 1 => Empty {}, 2 => Named { pairs }, 3 => Tuple { 0: count, 1: flag } });
+
+    const VERSION: u16 = 2;
+    codec_versioned!(VERSION { Shape, "a shape"; });
+
+    #[test]
+    fn a_versioned_value_is_its_bytes_behind_the_newest_version() {
+        assert_eq!(Shape::Empty.to_versioned().as_ref(), [0, 2, 1]);
+        for version in [1, 2] {
+            assert_eq!(Shape::from_versioned(&[0, version, 1]), Ok(Shape::Empty));
+        }
+        for version in [0, 3] {
+            let refused = DecodeError::UnknownVersion { what: "a shape", version: version.into() };
+            assert_eq!(Shape::from_versioned(&[0, version, 1]), Err(refused));
+        }
+        assert_eq!(Shape::from_versioned(&[0, 2, 1, 7]), Err(DecodeError::Trailing { bytes: 1 }));
+    }
 
     #[test]
     fn values_round_trip() {

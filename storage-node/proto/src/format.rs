@@ -2,9 +2,8 @@
 //!
 //! Log entries, state rows and messages begin with [`VERSION`]; the types inside carry no version of their own.
 
-use bytes::Bytes;
 use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
-use placement_types::{codec_enum, codec_struct};
+use placement_types::{codec_enum, codec_struct, codec_versioned};
 
 use crate::api::{ChunkError, DiskHealth, DiskReport, GroupReport, MetaError, Owner, ShardError, WriteChunk, WriteShard};
 use crate::command::{Change, Command, Degraded, Garbage, Outcome, Shelf, WriteCondition};
@@ -160,35 +159,12 @@ codec_enum!(ShardError, "shard error" {
     9 => BadMessage { why },
 });
 
-macro_rules! versioned {
-    ($($type:ident, $what:literal;)*) => {$(
-        impl $type {
-            /// The byte form with a version number in front, for log entries and messages.
-            pub fn to_versioned(&self) -> Bytes {
-                let mut out = Encoder::new();
-                out.u16(VERSION);
-                self.encode(&mut out);
-                out.finish()
-            }
-
-            /// Reads what [`Self::to_versioned`] wrote, by this or an older build.
-            pub fn from_versioned(bytes: &[u8]) -> Result<Self, DecodeError> {
-                let mut input = Decoder::new(bytes);
-                input.version($what, VERSION)?;
-                let value = Self::decode(&mut input)?;
-                input.finish()?;
-                Ok(value)
-            }
-        }
-    )*};
-}
-
-versioned! {
+codec_versioned!(VERSION {
     Command, "a command";
     Outcome, "an outcome";
     Query, "a query";
     Answer, "an answer";
-}
+});
 
 /// Counts travel as 64-bit numbers.
 impl Encode for ChunkError {
