@@ -34,7 +34,6 @@ use crate::gateway::Gateway;
 use health::Readiness;
 
 pub use server::AdminServer;
-pub use signature::AdminSigner;
 
 #[cfg(test)]
 mod tests;

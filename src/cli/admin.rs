@@ -40,7 +40,7 @@ enum AdminCommand {
 pub fn run(args: AdminArgs) -> anyhow::Result<()> {
     let env = placement_env::system();
     let endpoint = Endpoint::parse(&args.admin_endpoint)?;
-    let client = S3Client::new(env, endpoint, &args.credentials.region, args.credentials.credentials()?);
+    let client = S3Client::new(env, endpoint, args.credentials.signer()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &args.command {
         AdminCommand::Status => {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use gateway_s3::{SecretKey, Signer};
 
 use crate::bench::{Keep, Plan, Workload, run as run_bench};
-use crate::client::{Credentials, Endpoint, S3Client};
+use crate::client::{Endpoint, S3Client};
 use crate::config::REGION_DEFAULT;
 
 #[derive(Debug, Args)]
@@ -68,15 +69,17 @@ pub struct CredentialArgs {
 
     /// Region to sign for
     #[arg(long, env = "AWS_REGION", default_value = REGION_DEFAULT, value_name = "REGION")]
-    pub region: String,
+    region: String,
 }
 
 impl CredentialArgs {
-    pub fn credentials(&self) -> anyhow::Result<Credentials> {
+    pub fn signer(&self) -> anyhow::Result<Signer> {
         match (&self.access_key, &self.secret_key) {
-            (Some(access_key), Some(secret_key)) => {
-                Ok(Credentials { access_key: access_key.clone(), secret_key: secret_key.clone() })
-            }
+            (Some(access_key), Some(secret_key)) => Ok(Signer {
+                access_key: access_key.clone(),
+                secret: SecretKey::new(secret_key.as_str()),
+                region: self.region.clone(),
+            }),
             _ => bail!("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or --access-key and --secret-key)"),
         }
     }
@@ -88,7 +91,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
     let env = placement_env::system();
     let endpoint = Endpoint::parse(&args.endpoint)?;
-    let client = S3Client::new(env.clone(), endpoint, &args.credentials.region, args.credentials.credentials()?);
+    let client = S3Client::new(env.clone(), endpoint, args.credentials.signer()?);
     let plan = Plan {
         workload: args.workload,
         endpoint: args.endpoint,

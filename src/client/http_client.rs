@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use gateway_s3::Signer;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -11,8 +12,6 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use placement_types::Env;
-
-use super::signer::{Credentials, sign};
 
 /// What S3 leaves unencoded in a path, besides letters and digits.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
@@ -43,8 +42,7 @@ pub struct S3Client {
     env: Env,
     http: Client<HttpConnector, Full<Bytes>>,
     endpoint: Endpoint,
-    region: String,
-    credentials: Credentials,
+    signer: Signer,
 }
 
 pub struct Reply {
@@ -54,12 +52,12 @@ pub struct Reply {
 }
 
 impl S3Client {
-    pub fn new(env: Env, endpoint: Endpoint, region: &str, credentials: Credentials) -> Self {
+    pub fn new(env: Env, endpoint: Endpoint, signer: Signer) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_secs(5)));
         let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1024).build(connector);
-        Self { env, http, endpoint, region: region.to_owned(), credentials }
+        Self { env, http, endpoint, signer }
     }
 
     /// Sends a request and reads the whole reply. `path` begins with `/` and is not encoded yet, nor is the query.
@@ -104,7 +102,7 @@ impl S3Client {
         let separator = if pairs.is_empty() { "" } else { "?" };
         let uri = format!("{}{}{separator}{}", self.endpoint.0, utf8_percent_encode(path, PATH), pairs.join("&"));
         let mut request = Request::builder().method(method).uri(&uri).body(Full::new(body)).context("not a legal request")?;
-        sign(&mut request, &self.credentials, &self.region, self.env.now());
+        self.signer.sign(&mut request, self.env.now());
         self.http.request(request).await.with_context(|| format!("no reply from {}", self.endpoint.0))
     }
 }

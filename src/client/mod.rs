@@ -1,7 +1,5 @@
 //! A small S3 client: what `dozo admin` and `dozo bench` send requests with.
 
 mod http_client;
-mod signer;
 
 pub use http_client::{Endpoint, S3Client};
-pub use signer::Credentials;

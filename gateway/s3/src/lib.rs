@@ -11,6 +11,7 @@
 //! | `route.rs` | which operation a request is |
 //! | `operations/` | one function per operation: headers, query and XML to a typed request, and the reply back |
 //! | `integrity.rs`, `upload_body.rs`, `chunk_framing.rs` | the proof that a body arrived as its sender meant it |
+//! | `signature.rs` | signs requests, for our own clients and the admin listener |
 //! | `conditions.rs`, `range.rs`, `checksum.rs` | pure functions for the implementor of [`S3Api`] |
 
 mod api;
@@ -38,6 +39,7 @@ mod request_conditions;
 mod route;
 mod server;
 mod service;
+pub mod signature;
 mod tls;
 mod upload_body;
 mod wire_body;
@@ -57,6 +59,7 @@ pub use etag_hasher::EtagHasher;
 pub use range::RangeRequest;
 pub use server::serve;
 pub use service::S3Service;
+pub use signature::Signer;
 pub use tls::{Tls, TlsError};
 pub use upload_body::{UploadBody, VerifiedUpload};
 pub use write_headers::{ContentHeaders, Tags, UserMetadata, WriteHeaders};

@@ -1,17 +1,13 @@
-//! SigV4 of admin requests, as `aws --endpoint-url`-like tools and our own CLI sign them: in the `Authorization` header, for
+//! Who signed an admin request, as `aws --endpoint-url`-like tools and our own CLI sign them: in the `Authorization` header, for
 //! service `s3`, any region, GET only (so there is no body to sign).
 //!
-//! Source: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>.
+//! How a signature is made is in [`gateway_s3::signature`]; this decides which ones count.
 
+use gateway_s3::signature::{Scope, UNSIGNED_PAYLOAD, canonical_query, parse_date, signature};
 use gateway_s3::{Caller, Credentials, SecretKey};
-use hmac::{Hmac, Mac as _};
 use http::request::Parts;
 use placement_types::Timestamp;
-use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use time::format_description::FormatItem;
-use time::macros::format_description;
-use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::limits::ADMIN_SKEW_MAX;
 
@@ -41,11 +37,11 @@ pub async fn verify(head: &Parts, now: Timestamp, credentials: &dyn Credentials)
         return Err(SignatureError::NotSigned);
     }
     let at = parse_date(date).ok_or(SignatureError::Malformed)?;
-    if now.since(at).max(at.since(now)) > ADMIN_SKEW_MAX || !date.starts_with(signed.day) {
+    if now.since(at).max(at.since(now)) > ADMIN_SKEW_MAX || !date.starts_with(signed.scope.day) {
         return Err(SignatureError::Skewed);
     }
     let payload = header("x-amz-content-sha256").unwrap_or(EMPTY_SHA256);
-    if payload != EMPTY_SHA256 && payload != "UNSIGNED-PAYLOAD" {
+    if payload != EMPTY_SHA256 && payload != UNSIGNED_PAYLOAD {
         return Err(SignatureError::Malformed);
     }
     let mut lines = String::new();
@@ -63,8 +59,9 @@ pub async fn verify(head: &Parts, now: Timestamp, credentials: &dyn Credentials)
 
     let credential = credentials.lookup(signed.access_key).await.map_err(|_| SignatureError::Unavailable)?;
     // An unknown key is checked against a secret nobody has, so that it takes as long as a known one.
-    let secret = credential.as_ref().map_or("", |credential| credential.secret.expose());
-    let expected = signature(secret, signed.day, signed.region, date, &canonical);
+    let nobodys = SecretKey::new("");
+    let secret = credential.as_ref().map_or(&nobodys, |credential| &credential.secret);
+    let expected = signature(secret, &signed.scope, date, &canonical);
     let matches: bool = expected.as_bytes().ct_eq(signed.signature.as_bytes()).into();
     match credential {
         Some(credential) if matches => Ok(credential.caller),
@@ -72,45 +69,9 @@ pub async fn verify(head: &Parts, now: Timestamp, credentials: &dyn Credentials)
     }
 }
 
-/// Signs admin requests, as the operator's CLI does.
-#[derive(Debug, Clone)]
-pub struct AdminSigner {
-    pub access_key: String,
-    pub secret: SecretKey,
-    pub region: String,
-}
-
-impl AdminSigner {
-    /// The headers to send with a GET of `path_and_query` on `host` (`name:port`), besides `host` itself.
-    pub fn sign(&self, host: &str, path_and_query: &str, now: Timestamp) -> [(&'static str, String); 3] {
-        let date = format_date(now);
-        let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
-        let headers = "host;x-amz-content-sha256;x-amz-date";
-        let canonical = format!(
-            "GET\n{path}\n{}\nhost:{host}\nx-amz-content-sha256:{EMPTY_SHA256}\nx-amz-date:{date}\n\n{headers}\n{EMPTY_SHA256}",
-            canonical_query(query)
-        );
-        let (day, region) = (&date[..8], &self.region);
-        let signature = signature(self.secret.expose(), day, region, &date, &canonical);
-        let credential = format!("{}/{day}/{region}/s3/aws4_request", self.access_key);
-        let authorization = format!("AWS4-HMAC-SHA256 Credential={credential},SignedHeaders={headers},Signature={signature}");
-        [("authorization", authorization), ("x-amz-date", date), ("x-amz-content-sha256", EMPTY_SHA256.to_owned())]
-    }
-}
-
-fn signature(secret: &str, day: &str, region: &str, date: &str, canonical: &str) -> String {
-    let scope = format!("{day}/{region}/s3/aws4_request");
-    let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", hex::encode(Sha256::digest(canonical)));
-    let key = [day, region, "s3", "aws4_request"]
-        .iter()
-        .fold(format!("AWS4{secret}").into_bytes(), |key, part| mac(&key, part.as_bytes()));
-    hex::encode(mac(&key, to_sign.as_bytes()))
-}
-
 struct Authorization<'a> {
     access_key: &'a str,
-    day: &'a str,
-    region: &'a str,
+    scope: Scope<'a>,
     headers: &'a str,
     signature: &'a str,
 }
@@ -133,60 +94,9 @@ impl<'a> Authorization<'a> {
         if *terminator != "aws4_request" || *service != "s3" || day.len() != 8 {
             return Err(SignatureError::Malformed);
         }
-        Ok(Self { access_key, day, region, headers: field("SignedHeaders")?, signature: field("Signature")? })
+        let scope = Scope { day, region };
+        Ok(Self { access_key, scope, headers: field("SignedHeaders")?, signature: field("Signature")? })
     }
-}
-
-/// Each name and value encoded once, sorted by name, then value.
-fn canonical_query(query: &str) -> String {
-    let mut pairs: Vec<(String, String)> = query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (recode(name), recode(value))
-        })
-        .collect();
-    pairs.sort();
-    pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
-}
-
-/// Percent-decodes, then encodes everything but unreserved characters.
-fn recode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = String::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escaped =
-            (bytes[at] == b'%').then(|| text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok())).flatten();
-        let byte = escaped.unwrap_or(bytes[at]);
-        at += if escaped.is_some() { 3 } else { 1 };
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
-const DATE: &[FormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
-
-fn parse_date(text: &str) -> Option<Timestamp> {
-    let seconds = PrimitiveDateTime::parse(text, DATE).ok()?.assume_utc().unix_timestamp();
-    Some(Timestamp::from_millis(u64::try_from(seconds).ok()?.checked_mul(1000)?))
-}
-
-fn format_date(at: Timestamp) -> String {
-    let seconds = i64::try_from(at.as_seconds()).unwrap_or(i64::MAX);
-    let date = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    date.format(DATE).expect("the format has only parts that every date has")
-}
-
-fn mac(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("an HMAC key may have any length");
-    mac.update(message);
-    mac.finalize().into_bytes().to_vec()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use axum::body::{Body, to_bytes};
 use axum::http;
 use bytes::Bytes;
 use gateway_s3::{
-    Caller, CreateBucket, Credential, PutObject, S3Api as _, S3Error, SecretKey, UploadBody, WriteCondition, WriteHeaders,
+    Caller, CreateBucket, Credential, PutObject, S3Api as _, S3Error, SecretKey, Signer, UploadBody, WriteCondition, WriteHeaders,
 };
 use metrics_exporter_prometheus::PrometheusBuilder;
 use placement_map::DiskState;
@@ -44,12 +44,13 @@ impl Bench {
         Self { cluster, gateway, router: router(parts) }
     }
 
-    async fn get(&self, path: &str, signer: Option<&AdminSigner>) -> (StatusCode, Value) {
-        let mut request = http::Request::get(path).header("host", "admin:9001");
-        for (name, value) in signer.map(|signer| signer.sign("admin:9001", path, self.cluster.env.now())).into_iter().flatten() {
-            request = request.header(name, value);
+    async fn get(&self, path: &str, signer: Option<&Signer>) -> (StatusCode, Value) {
+        let uri = format!("http://admin:9001{path}");
+        let mut request = http::Request::get(uri).header("host", "admin:9001").body(Body::empty()).unwrap();
+        if let Some(signer) = signer {
+            signer.sign(&mut request, self.cluster.env.now());
         }
-        let reply = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let reply = self.router.clone().oneshot(request).await.unwrap();
         let status = reply.status();
         let body = to_bytes(reply.into_body(), 1 << 20).await.unwrap();
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
@@ -62,8 +63,8 @@ impl Bench {
     }
 }
 
-fn signer(access_key: &str, secret: &str) -> AdminSigner {
-    AdminSigner { access_key: access_key.into(), secret: SecretKey::new(secret), region: "us-east-1".into() }
+fn signer(access_key: &str, secret: &str) -> Signer {
+    Signer { access_key: access_key.into(), secret: SecretKey::new(secret), region: "us-east-1".into() }
 }
 
 #[tokio::test(start_paused = true)]
