@@ -228,7 +228,7 @@ impl Appender {
         let table = DeleteTable { tombstones }.to_encoded();
         let blocks = record_blocks(0, u32::try_from(table.len()).expect("at most TABLE_BYTES_MAX"));
         let at = self.place(blocks, Need::Maintenance)?;
-        let header = Header::delete(at, self.core.durable(), self.core.env.now(), &table);
+        let header = Header::delete(at, self.core.durable.upto(), self.core.env.now(), &table);
         self.write_record(&header, &[], &table, out)?;
         self.core.segments.add_dead(header.extent());
         Ok(at)
@@ -243,7 +243,7 @@ impl Appender {
             profile: stream.profile,
             written_at: stream.written_at,
             at,
-            durable: self.core.durable(),
+            durable: self.core.durable.upto(),
             data_bytes: 0,
             table_bytes: 0,
             data_hash: [0; 32],

@@ -106,7 +106,7 @@ impl Committer {
                 self.core.health.kill(format_args!("fsync of {} failed: {error}", self.core.segments.path(number).display()))
             })?;
         }
-        self.core.set_durable(self.end);
+        self.core.durable.advance(self.end);
         let mut changes = Vec::new();
         for commit in commits {
             match commit {

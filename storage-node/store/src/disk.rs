@@ -157,11 +157,11 @@ impl Disk {
         options: Options,
     ) -> Result<Disk, OpenError> {
         let (own, path) = (env.clone(), path.to_owned());
-        let opened = env.run_blocking(move || recovery::open(own, path, &expected, &index, options)).await?;
         let (reclaim, dead) = mpsc::channel(RECLAIM_LISTS_MAX);
+        let opened = env.run_blocking(move || recovery::open(own, path, &expected, &index, options, reclaim)).await?;
         let (log, queue) = mpsc::channel(QUEUE_MESSAGES_MAX);
         let (written, to_commit) = mpsc::channel(WRITTEN_BATCHES_MAX);
-        let core = Arc::new(Core::new(opened.parts, reclaim));
+        let core = Arc::new(opened.core);
         let appender = Appender::new(core.clone(), opened.active, opened.next_number);
         let tasks = vec![
             env.spawn("disk-append", log::run_append_stage(core.clone(), appender, queue, written)),

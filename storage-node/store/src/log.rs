@@ -90,8 +90,7 @@ pub(crate) struct Core {
     pub index: Index,
     pub health: Health,
     pub pending: Pending,
-    /// Everything before this position was fsynced.
-    durable: AtomicU64,
+    pub durable: Durable,
     pub shards: AtomicU64,
     pub reclaim: mpsc::Sender<Vec<Extent>>,
     /// Held while the disk is open; `close` gives it back.
@@ -99,33 +98,6 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub fn new(parts: CoreParts, reclaim: mpsc::Sender<Vec<Extent>>) -> Self {
-        Self {
-            env: parts.env,
-            path: parts.path,
-            identity: parts.identity,
-            device: parts.device,
-            key: parts.key,
-            options: parts.options,
-            segments: parts.segments,
-            index: parts.index,
-            health: Health::new(parts.identity.disk),
-            pending: Pending::default(),
-            durable: AtomicU64::new(parts.durable.to_u64()),
-            shards: AtomicU64::new(parts.shards),
-            reclaim,
-            lock: Mutex::new(Some(parts.lock)),
-        }
-    }
-
-    pub fn durable(&self) -> Position {
-        Position::from_u64(self.durable.load(Ordering::Acquire))
-    }
-
-    pub fn set_durable(&self, upto: Position) {
-        self.durable.fetch_max(upto.to_u64(), Ordering::AcqRel);
-    }
-
     /// The shard as the log has it, whether or not its commit ran yet.
     pub fn latest(&self, shard: ShardId) -> Result<Option<Arc<Entry>>, WriteError> {
         if let Some(entry) = self.pending.get(shard) {
@@ -154,19 +126,21 @@ impl Core {
     }
 }
 
-/// What [`Core::new`] takes over from opening the disk.
-pub(crate) struct CoreParts {
-    pub env: Env,
-    pub path: PathBuf,
-    pub identity: DiskIdentity,
-    pub device: u64,
-    pub key: RecordKey,
-    pub options: Options,
-    pub segments: Segments,
-    pub index: Index,
-    pub durable: Position,
-    pub shards: u64,
-    pub lock: Box<dyn Send + Sync>,
+/// Everything before this position was fsynced. It never goes back.
+pub(crate) struct Durable(AtomicU64);
+
+impl Durable {
+    pub fn new(upto: Position) -> Self {
+        Self(AtomicU64::new(upto.to_u64()))
+    }
+
+    pub fn upto(&self) -> Position {
+        Position::from_u64(self.0.load(Ordering::Acquire))
+    }
+
+    pub fn advance(&self, upto: Position) {
+        self.0.fetch_max(upto.to_u64(), Ordering::AcqRel);
+    }
 }
 
 /// Changes that are in the log but not yet in the index: decisions must see them, readers must not.

@@ -11,18 +11,22 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
+use parking_lot::Mutex;
 use placement_types::Env;
 use storage_node_kv::KvError;
+use tokio::sync::mpsc;
 
 use crate::append::Active;
 use crate::disk::{IndexOpener, Options};
 use crate::error::OpenError;
 use crate::format::RecordKey;
+use crate::health::Health;
 use crate::identity::{self, ExpectedIdentity};
 use crate::index::Index;
-use crate::log::CoreParts;
-use crate::position::{BLOCK_BYTES, Position, blocks_of};
+use crate::log::{Core, Durable, Pending};
+use crate::position::{BLOCK_BYTES, Extent, Position, blocks_of};
 use crate::replay::{LogFiles, Replay, ReplayError};
 use crate::segment::Segments;
 
@@ -31,18 +35,19 @@ const INDEX_DIR: &str = "index";
 
 /// A disk ready to be served.
 pub(crate) struct Opened {
-    pub parts: CoreParts,
+    pub core: Core,
     pub active: Option<Active>,
     pub next_number: u32,
 }
 
-/// Opens the disk at `path`. Blocks.
+/// Opens the disk at `path`; what dies on it is to go to `reclaim`. Blocks.
 pub(crate) fn open(
     env: Env,
     path: PathBuf,
     expected: &ExpectedIdentity,
     opener: &IndexOpener,
     options: Options,
+    reclaim: mpsc::Sender<Vec<Extent>>,
 ) -> Result<Opened, OpenError> {
     let options = options.within_limits();
     let identity = identity::read_expected(&env, &path, expected)?;
@@ -63,7 +68,7 @@ pub(crate) fn open(
     // Numbers are never reused: neither those of files nor those the checkpoint knows of.
     let used = recovered.from.segment + u32::from(recovered.from.block > 0);
     let next_number = numbers.last().map_or(0, |number| number + 1).max(used);
-    let parts = CoreParts {
+    let core = Core {
         env,
         path,
         identity,
@@ -72,11 +77,14 @@ pub(crate) fn open(
         options,
         segments,
         index: recovered.index,
-        durable: recovered.end,
-        shards: recovered.shards,
-        lock,
+        health: Health::new(identity.disk),
+        pending: Pending::default(),
+        durable: Durable::new(recovered.end),
+        shards: AtomicU64::new(recovered.shards),
+        reclaim,
+        lock: Mutex::new(Some(lock)),
     };
-    Ok(Opened { parts, active, next_number })
+    Ok(Opened { core, active, next_number })
 }
 
 /// Goes on in the last segment when it has room, so that restarts do not leave a trail of short segments.
