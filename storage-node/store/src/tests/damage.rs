@@ -16,9 +16,7 @@ use crate::{Disk, DiskState, ReadError, WriteError};
 async fn three_shards() -> (Machine, Disk) {
     let machine = Machine::new(7).await;
     let disk = machine.open().await;
-    for id in 1..=3 {
-        put(&disk, shard(id), &units(id as u64, &[6000, 5000])).await.unwrap();
-    }
+    put_all(&disk, 1..=3, &[6000, 5000]).await;
     (machine, disk)
 }
 
@@ -65,14 +63,6 @@ async fn a_damaged_seal_is_found_by_verification_though_the_units_read() {
     assert_eq!(disk.read_units(shard(2), 0, 2).await.unwrap(), units(2, &[6000, 5000]));
     assert!(matches!(disk.verify_shard(shard(2)).await, Err(ReadError::CorruptSeal { .. })));
     assert_eq!(get(&disk, shard(3)).await, Some(units(3, &[6000, 5000])));
-}
-
-async fn reopened(machine: &Machine, disk: Disk, lose_index: bool) -> Disk {
-    let _ = disk.close().await;
-    if lose_index {
-        machine.lose_index();
-    }
-    machine.open().await
 }
 
 #[tokio::test]

@@ -126,6 +126,29 @@ pub async fn put(disk: &Disk, id: ShardId, units: &[Bytes]) -> Result<(), WriteE
     writer.finish().await
 }
 
+/// Stores shards whose units have these sizes and depend on the id.
+pub async fn put_all(disk: &Disk, ids: impl IntoIterator<Item = u128>, sizes: &[usize]) {
+    for id in ids {
+        put(disk, shard(id), &units(id as u64, sizes)).await.unwrap();
+    }
+}
+
+/// Whether shards are what [`put_all`] stored.
+pub async fn check_all(disk: &Disk, ids: impl IntoIterator<Item = u128>, sizes: &[usize]) {
+    for id in ids {
+        assert_eq!(get(disk, shard(id)).await, Some(units(id as u64, sizes)), "{id}");
+    }
+}
+
+/// Closes a disk and opens it again, perhaps without its index.
+pub async fn reopened(machine: &Machine, disk: Disk, lose_index: bool) -> Disk {
+    let _ = disk.close().await;
+    if lose_index {
+        machine.lose_index();
+    }
+    machine.open().await
+}
+
 /// All units of a shard, `None` when it is not there.
 pub async fn get(disk: &Disk, id: ShardId) -> Option<Vec<Bytes>> {
     let count = match disk.stat(id).await {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use placement_types::{Env, OpenMode};
 use storage_node_kv::{Kv, RocksKv, RocksOptions};
 
-use super::machine::{IDENTITY, OPTIONS, get, put, shard, units};
+use super::machine::{IDENTITY, OPTIONS, get, put, put_all, shard, units};
 use crate::{Disk, ExpectedIdentity, IndexOpener};
 
 fn rocks() -> IndexOpener {
@@ -28,9 +28,7 @@ async fn shards_survive_restarts_compaction_and_a_damaged_index() {
     Disk::format(&env, &path, IDENTITY).await.unwrap();
 
     let disk = open(&env, &path).await;
-    for id in 0..20 {
-        put(&disk, shard(id), &units(id as u64, &[400_000, 100_000])).await.unwrap();
-    }
+    put_all(&disk, 0..20, &[400_000, 100_000]).await;
     disk.delete_shards((0..20).filter(|id| id % 3 > 0).map(shard).collect()).await.unwrap();
     while disk.compact_once().await.unwrap().is_some() {}
     check(&disk).await;

@@ -1,5 +1,7 @@
 //! Full disks, freed space, compaction.
 
+use std::ops::Range;
+
 use placement_types::Profile;
 
 use super::machine::*;
@@ -16,6 +18,21 @@ async fn fill(disk: &Disk) -> u128 {
         }
     }
     unreachable!("the disk is not endless")
+}
+
+/// A disk on which shards of these sizes were stored.
+async fn with_shards(ids: Range<u128>, sizes: &[usize]) -> (Machine, Disk) {
+    let machine = Machine::new(1).await;
+    let disk = machine.open().await;
+    put_all(&disk, ids, sizes).await;
+    (machine, disk)
+}
+
+/// A disk with the shards 0 to 5, of which 0 and 1 were deleted: its first segment is worth a compaction.
+async fn with_dead_space() -> (Machine, Disk) {
+    let (machine, disk) = with_shards(0..6, &[500_000]).await;
+    disk.delete_shards(vec![shard(0), shard(1)]).await.unwrap();
+    (machine, disk)
 }
 
 #[tokio::test]
@@ -58,28 +75,18 @@ async fn deletes_work_when_not_one_byte_is_free() {
 
 #[tokio::test]
 async fn deleting_gives_the_space_back_without_compaction() {
-    let machine = Machine::new(1).await;
-    let disk = machine.open().await;
-    let free = |machine: &Machine| machine.env.fs.space(path()).unwrap().available_bytes;
-    for id in 0..20 {
-        put(&disk, shard(id), &units(id as u64, &[500_000])).await.unwrap();
-    }
-    let before = free(&machine);
+    let (machine, disk) = with_shards(0..20, &[500_000]).await;
+    let free = || machine.env.fs.space(path()).unwrap().available_bytes;
+    let before = free();
     disk.delete_shards((0..10).map(shard).collect()).await.unwrap();
     tokio::task::yield_now().await;
-    assert!(free(&machine) > before + 4_900_000);
-    for id in 10..20 {
-        assert_eq!(get(&disk, shard(id)).await, Some(units(id as u64, &[500_000])));
-    }
+    assert!(free() > before + 4_900_000);
+    check_all(&disk, 10..20, &[500_000]).await;
 }
 
 #[tokio::test]
 async fn compaction_moves_what_lives_and_removes_the_segment() {
-    let machine = Machine::new(1).await;
-    let disk = machine.open().await;
-    for id in 0..20 {
-        put(&disk, shard(id), &units(id as u64, &[500_000, 100])).await.unwrap();
-    }
+    let (machine, disk) = with_shards(0..20, &[500_000, 100]).await;
     let before = disk.usage().await.unwrap();
     disk.delete_shards((0..20).filter(|id| id % 3 > 0).map(shard).collect()).await.unwrap();
     let summary = disk.stat(shard(0)).await.unwrap();
@@ -91,42 +98,29 @@ async fn compaction_moves_what_lives_and_removes_the_segment() {
     let after = disk.usage().await.unwrap();
     assert!(moved > 0 && after.segments < before.segments / 2, "{before:?} {after:?}");
     assert_eq!(disk.stat(shard(0)).await.unwrap(), summary, "owner and time move along");
-    for lose_index in [false, true] {
-        let disk = if lose_index {
-            let _ = disk.clone().close().await;
-            machine.lose_index();
-            machine.open().await
-        } else {
-            disk.clone()
-        };
+    let check = async |disk: &Disk| {
         for id in 0..20 {
             let expected = (id % 3 == 0).then(|| units(id as u64, &[500_000, 100]));
-            assert_eq!(get(&disk, shard(id)).await, expected);
+            assert_eq!(get(disk, shard(id)).await, expected);
         }
-    }
+    };
+    check(&disk).await;
+    check(&reopened(&machine, disk, true).await).await;
 }
 
 #[tokio::test]
 async fn tombstones_outlive_their_segment_as_long_as_their_victims_do() {
-    let machine = Machine::new(1).await;
-    let disk = machine.open().await;
     // Segment 0 stays mostly alive; its shards 0 and 3 are deleted by tombstones in segment 1, which then dies.
-    for id in 0..3 {
-        put(&disk, shard(id), &units(id as u64, &[500_000])).await.unwrap();
-    }
-    put(&disk, shard(3), &units(3, &[200_000])).await.unwrap();
-    for id in 10..13 {
-        put(&disk, shard(id), &units(id as u64, &[500_000])).await.unwrap();
-    }
+    let (machine, disk) = with_shards(0..3, &[500_000]).await;
+    put_all(&disk, [3], &[200_000]).await;
+    put_all(&disk, 10..13, &[500_000]).await;
     // Holes are not given back here, so that the victim's records stay in segment 0.
     machine.fs.fail_all(machine.segment_path(0), placement_env::sim::FaultKind::Write);
     disk.delete_shards(vec![shard(0), shard(3)]).await.unwrap();
     disk.delete_shards((10..13).map(shard).collect()).await.unwrap();
     tokio::task::yield_now().await;
     machine.fs.clear_faults();
-    for id in 20..26 {
-        put(&disk, shard(id), &units(id as u64, &[500_000])).await.unwrap();
-    }
+    put_all(&disk, 20..26, &[500_000]).await;
     // Written anew, under the id of a victim, before its tombstone is copied behind it.
     put(&disk, shard(3), &units(33, &[700])).await.unwrap();
     while disk.compact_once().await.unwrap().is_some() {}
@@ -138,15 +132,12 @@ async fn tombstones_outlive_their_segment_as_long_as_their_victims_do() {
     let disk = machine.open().await;
     assert_eq!(get(&disk, shard(0)).await, None);
     assert_eq!(get(&disk, shard(3)).await, Some(units(33, &[700])));
-    assert_eq!(get(&disk, shard(1)).await, Some(units(1, &[500_000])));
+    check_all(&disk, [1], &[500_000]).await;
 }
 
 #[tokio::test]
 async fn a_move_that_a_delete_overtook_does_not_bring_the_shard_back() {
-    let machine = Machine::new(1).await;
-    let disk = machine.open().await;
-    put(&disk, shard(1), &units(1, &[9000])).await.unwrap();
-    put(&disk, shard(2), &units(2, &[9000])).await.unwrap();
+    let (machine, disk) = with_shards(1..3, &[9000]).await;
     let seal = |id| disk.handle.core.index.get(shard(id)).unwrap().unwrap().seal;
     let mover = |id| {
         let purpose = Purpose::Move { from: seal(id) };
@@ -159,17 +150,12 @@ async fn a_move_that_a_delete_overtook_does_not_bring_the_shard_back() {
     second.append(units(2, &[9000]).remove(0)).await.unwrap();
     first.finish().await.unwrap();
     second.finish().await.unwrap();
-    for lose_index in [false, true] {
-        let disk = if lose_index {
-            let _ = disk.clone().close().await;
-            machine.lose_index();
-            machine.open().await
-        } else {
-            disk.clone()
-        };
-        assert_eq!((get(&disk, shard(1)).await, get(&disk, shard(2)).await), (None, Some(units(22, &[50]))));
+    let check = async |disk: &Disk| {
+        assert_eq!((get(disk, shard(1)).await, get(disk, shard(2)).await), (None, Some(units(22, &[50]))));
         assert_eq!(disk.usage().await.unwrap().shards, 1);
-    }
+    };
+    check(&disk).await;
+    check(&reopened(&machine, disk, true).await).await;
 }
 
 #[tokio::test]
@@ -190,12 +176,7 @@ async fn a_shard_that_is_being_written_keeps_its_segments() {
 
 #[tokio::test]
 async fn a_shard_that_cannot_be_read_keeps_its_segment() {
-    let machine = Machine::new(1).await;
-    let disk = machine.open().await;
-    for id in 0..6 {
-        put(&disk, shard(id), &units(id as u64, &[500_000])).await.unwrap();
-    }
-    disk.delete_shards(vec![shard(0), shard(1)]).await.unwrap();
+    let (machine, disk) = with_dead_space().await;
     let at = machine.find(0, &units(2, &[500_000])[0][..64])[0];
     machine.fs.flip_bit(machine.segment_path(0), at + 1000, 1);
     let run = disk.compact_once().await.unwrap().unwrap();
@@ -209,12 +190,7 @@ async fn a_shard_that_cannot_be_read_keeps_its_segment() {
 
 #[tokio::test]
 async fn a_segment_with_an_unreadable_header_is_not_removed_under_a_live_shard() {
-    let machine = Machine::new(1).await;
-    let disk = machine.open().await;
-    for id in 0..6 {
-        put(&disk, shard(id), &units(id as u64, &[500_000])).await.unwrap();
-    }
-    disk.delete_shards(vec![shard(0), shard(1)]).await.unwrap();
+    let (machine, disk) = with_dead_space().await;
     let at = machine.find(0, &units(2, &[500_000])[0][..64])[0];
     // The scan cannot even tell that a record of shard 2 is here.
     machine.fs.flip_bit(machine.segment_path(0), at - 100, 1);
@@ -224,11 +200,7 @@ async fn a_segment_with_an_unreadable_header_is_not_removed_under_a_live_shard()
 
 #[tokio::test]
 async fn reads_deletes_and_writes_go_on_during_compaction() {
-    let machine = Machine::new(1).await;
-    let disk = machine.open().await;
-    for id in 0..12 {
-        put(&disk, shard(id), &units(id as u64, &[300_000, 9])).await.unwrap();
-    }
+    let (machine, disk) = with_shards(0..12, &[300_000, 9]).await;
     disk.delete_shards((0..12).filter(|id| id % 4 > 0).map(shard).collect()).await.unwrap();
     let compacting = async { while disk.compact_once().await.unwrap().is_some() {} };
     let reading = async {
@@ -253,12 +225,7 @@ async fn reads_deletes_and_writes_go_on_during_compaction() {
 
 #[tokio::test]
 async fn a_compaction_without_room_keeps_the_old_data() {
-    let machine = Machine::new(1).await;
-    let disk = machine.open().await;
-    for id in 0..6 {
-        put(&disk, shard(id), &units(id as u64, &[500_000])).await.unwrap();
-    }
-    disk.delete_shards(vec![shard(0), shard(1)]).await.unwrap();
+    let (machine, disk) = with_dead_space().await;
     tokio::task::yield_now().await;
     machine.fs.set_capacity(0);
     // Two more fit into the active segment's end, then nothing does.
@@ -270,7 +237,5 @@ async fn a_compaction_without_room_keeps_the_old_data() {
     if let Err(error) = result {
         assert!(matches!(error, WriteError::Full { .. }), "{error}");
     }
-    for id in 2..6 {
-        assert_eq!(get(&disk, shard(id)).await, Some(units(id as u64, &[500_000])));
-    }
+    check_all(&disk, 2..6, &[500_000]).await;
 }

@@ -118,9 +118,7 @@ async fn shards_that_finish_together_share_an_fsync() {
 async fn deletes_are_idempotent_and_several_at_once() {
     let machine = Machine::new(1).await;
     let disk = machine.open().await;
-    for id in 0..10 {
-        put(&disk, shard(id), &units(id as u64, &[2000])).await.unwrap();
-    }
+    put_all(&disk, 0..10, &[2000]).await;
     let some = vec![shard(3), shard(4), shard(4), shard(77)];
     let (first, second) = tokio::join!(disk.delete_shards(some.clone()), disk.delete_shards(some.clone()));
     assert_eq!((first, second), (Ok(()), Ok(())));
