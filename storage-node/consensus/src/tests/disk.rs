@@ -13,15 +13,55 @@ fn one_segment(config: &mut Config) {
     config.flush_bytes = 1 << 30;
 }
 
+/// A few long entries fill one, and none is given up.
+fn short_segments(config: &mut Config) {
+    config.segment_bytes = 256 << 10;
+    config.flush_bytes = 1 << 30;
+}
+
+/// A node with a group and no entries.
+async fn started(seed: u64, configure: fn(&mut Config)) -> Cluster {
+    let cluster = Cluster::start_with(seed, 1, configure).await;
+    cluster.create().await;
+    cluster
+}
+
 /// A node with some acknowledged entries, each in a frame of its own, stopped by a power cut.
 async fn written(seed: u64, entries: u64) -> Cluster {
-    let mut cluster = Cluster::start_with(seed, 1, one_segment).await;
-    cluster.create().await;
+    let mut cluster = started(seed, one_segment).await;
     for n in 0..entries {
         cluster.write(&format!("entry {n}")).await;
     }
     cluster.cut_power(1).await;
     cluster
+}
+
+/// The same with long entries.
+async fn written_long(seed: u64, entries: u64, configure: fn(&mut Config)) -> Cluster {
+    let mut cluster = started(seed, configure).await;
+    for n in 0..entries {
+        cluster.write(&format!("{n} {}", "x".repeat(20_000))).await;
+    }
+    cluster.cut_power(1).await;
+    cluster
+}
+
+/// Starts the stopped node; returns how many entries it has once it leads.
+async fn restarted(cluster: &mut Cluster) -> u64 {
+    cluster.restart(1).await.unwrap();
+    cluster.leader().await;
+    cluster.journal(1).len() as u64
+}
+
+/// A flipped bit in a frame keeps the stopped node from starting, and the error names the frame. The bit is put right again.
+async fn check_damage_is_refused(cluster: &mut Cluster, segment: &Path, frame: u64, byte: u64) {
+    cluster.nodes[&1].fs.flip_bit(segment, frame + byte, 5);
+    let refused = cluster.restart(1).await;
+    assert!(
+        matches!(&refused, Err(StartError::Log(LogError::Damaged { path, offset })) if *path == segment && *offset == frame),
+        "frame {frame} of {segment:?}, byte {byte}: {refused:?}"
+    );
+    cluster.nodes[&1].fs.flip_bit(segment, frame + byte, 5);
 }
 
 fn segment() -> PathBuf {
@@ -51,9 +91,7 @@ async fn acknowledged_entries_survive_power_cuts_again_and_again() {
     for seed in 400..420 {
         let mut cluster = written(seed, 5).await;
         for round in 0..5 {
-            cluster.restart(1).await.unwrap();
-            cluster.leader().await;
-            assert_eq!(cluster.journal(1).len(), 5 + round, "seed {seed}");
+            assert_eq!(restarted(&mut cluster).await, 5 + round, "seed {seed}");
             cluster.write(&format!("round {round}")).await;
             cluster.cut_power(1).await;
         }
@@ -69,9 +107,7 @@ async fn a_torn_last_frame_is_dropped_and_the_log_goes_on() {
         cluster.nodes[&1].fs.flip_bit(segment(), last + offset, 3);
         cluster.nodes.get_mut(&1).unwrap().kv = storage_node_kv::MemoryKv::new();
         for round in 0..3 {
-            cluster.restart(1).await.unwrap();
-            cluster.leader().await;
-            assert_eq!(cluster.journal(1).len(), 9 + round, "byte {offset}");
+            assert_eq!(restarted(&mut cluster).await, 9 + round, "byte {offset}");
             cluster.write(&format!("round {round}")).await;
             cluster.cut_power(1).await;
         }
@@ -85,33 +121,16 @@ async fn damage_before_a_durable_frame_is_refused_wherever_it_is() {
     assert!(frames.len() >= 10, "each entry was acknowledged by a frame of its own");
     for frame in &frames[..frames.len() - 1] {
         for offset in [0, 8, 12, 16, 30, 40, 44, 50] {
-            cluster.nodes[&1].fs.flip_bit(segment(), frame + offset, 5);
-            let refused = cluster.restart(1).await;
-            assert!(
-                matches!(&refused, Err(StartError::Log(LogError::Damaged { path, offset })) if *path == segment() && offset == frame),
-                "frame {frame}, byte {offset}: {refused:?}"
-            );
-            cluster.nodes[&1].fs.flip_bit(segment(), frame + offset, 5);
+            check_damage_is_refused(&mut cluster, &segment(), *frame, offset).await;
         }
     }
-    cluster.restart(1).await.unwrap();
-    cluster.leader().await;
-    assert_eq!(cluster.journal(1).len(), 10, "undamaged, everything is there");
+    assert_eq!(restarted(&mut cluster).await, 10, "undamaged, everything is there");
 }
 
 /// The frames at the ends of segments are proven by those of the next segment.
 #[tokio::test(start_paused = true)]
 async fn damage_is_refused_across_segments() {
-    let mut cluster = Cluster::start_with(429, 1, |config| {
-        config.segment_bytes = 256 << 10;
-        config.flush_bytes = 1 << 30;
-    })
-    .await;
-    cluster.create().await;
-    for n in 0..30 {
-        cluster.write(&format!("{n} {}", "x".repeat(20_000))).await;
-    }
-    cluster.cut_power(1).await;
+    let mut cluster = written_long(429, 30, short_segments).await;
     let segments: Vec<PathBuf> = (1..=3).map(|number| PathBuf::from(format!("/raft/{number:016x}.log"))).collect();
     let mut frames: Vec<(PathBuf, u64)> = Vec::new();
     for segment in &segments {
@@ -119,31 +138,14 @@ async fn damage_is_refused_across_segments() {
     }
     frames.pop();
     for (segment, frame) in frames {
-        cluster.nodes[&1].fs.flip_bit(&segment, frame + 50, 2);
-        let refused = cluster.restart(1).await;
-        assert!(
-            matches!(&refused, Err(StartError::Log(LogError::Damaged { path, offset })) if *path == segment && *offset == frame),
-            "frame {frame} of {segment:?}: {refused:?}"
-        );
-        cluster.nodes[&1].fs.flip_bit(&segment, frame + 50, 2);
+        check_damage_is_refused(&mut cluster, &segment, frame, 50).await;
     }
-    cluster.restart(1).await.unwrap();
-    cluster.leader().await;
-    assert_eq!(cluster.journal(1).len(), 30);
+    assert_eq!(restarted(&mut cluster).await, 30);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_segment_or_identity_is_refused() {
-    let mut cluster = Cluster::start_with(432, 1, |config| {
-        config.segment_bytes = 256 << 10;
-        config.flush_bytes = 1 << 30;
-    })
-    .await;
-    cluster.create().await;
-    for n in 0..30 {
-        cluster.write(&format!("{n} {}", "x".repeat(20_000))).await;
-    }
-    cluster.cut_power(1).await;
+    let mut cluster = written_long(432, 30, short_segments).await;
     let fs = cluster.nodes[&1].env.fs.clone();
     let second = PathBuf::from("/raft/0000000000000002.log");
     let aside = PathBuf::from("/raft/aside");
@@ -153,9 +155,7 @@ async fn a_missing_segment_or_identity_is_refused() {
     fs.rename("/raft/identity".as_ref(), &aside).unwrap();
     assert!(matches!(cluster.restart(1).await, Err(StartError::Log(LogError::NoIdentity { .. }))));
     fs.rename(&aside, "/raft/identity".as_ref()).unwrap();
-    cluster.restart(1).await.unwrap();
-    cluster.leader().await;
-    assert_eq!(cluster.journal(1).len(), 30);
+    assert_eq!(restarted(&mut cluster).await, 30);
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,17 +190,12 @@ async fn a_log_rolled_back_behind_its_state_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_state_lost_beside_a_purged_log_is_refused() {
-    let mut cluster = Cluster::start_with(435, 1, |config| {
+    let mut cluster = written_long(435, 60, |config| {
         config.segment_bytes = 256 << 10;
         config.flush_bytes = 64 << 10;
         config.segments_kept = 1;
     })
     .await;
-    cluster.create().await;
-    for n in 0..60 {
-        cluster.write(&format!("{n} {}", "x".repeat(20_000))).await;
-    }
-    cluster.cut_power(1).await;
     cluster.nodes.get_mut(&1).unwrap().kv = storage_node_kv::MemoryKv::new();
     assert!(matches!(cluster.restart(1).await, Err(StartError::StateMissing { group: GROUP, .. })));
 }
@@ -209,9 +204,7 @@ async fn a_state_lost_beside_a_purged_log_is_refused() {
 async fn a_state_lost_beside_a_whole_log_is_replayed() {
     let mut cluster = written(436, 20).await;
     cluster.nodes.get_mut(&1).unwrap().kv = storage_node_kv::MemoryKv::new();
-    cluster.restart(1).await.unwrap();
-    cluster.leader().await;
-    assert_eq!(cluster.journal(1).len(), 20);
+    assert_eq!(restarted(&mut cluster).await, 20);
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,12 +252,7 @@ async fn a_failed_store_stops_everything() {
 /// The log stops at the end of its last prepared segment, and goes on when there is room: no torn frame, nothing lost (D15).
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_refuses_proposals_until_there_is_room() {
-    let mut cluster = Cluster::start_with(440, 1, |config| {
-        config.segment_bytes = 256 << 10;
-        config.flush_bytes = 1 << 30;
-    })
-    .await;
-    cluster.create().await;
+    let mut cluster = started(440, short_segments).await;
     cluster.write("first").await;
     cluster.nodes[&1].fs.set_capacity(0);
     let text = "x".repeat(20_000);
@@ -285,9 +273,7 @@ async fn a_full_disk_refuses_proposals_until_there_is_room() {
     let after = cluster.write("after").await;
     assert!(after > acked);
     cluster.cut_power(1).await;
-    cluster.restart(1).await.unwrap();
-    cluster.leader().await;
-    assert_eq!(cluster.journal(1).len() as u64, after);
+    assert_eq!(restarted(&mut cluster).await, after);
 }
 
 /// Power is cut after each single operation on the disk while entries are written: each start finds all that were
