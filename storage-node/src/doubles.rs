@@ -1,5 +1,7 @@
 //! A cluster in memory for the tests of this crate: nodes whose disks are maps, and that misbehave on request.
 
+pub(crate) mod objects;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -9,20 +9,18 @@ use bytes::Bytes;
 use futures::StreamExt;
 use placement_env::sim;
 use placement_map::{ClusterMap, NodeState};
-use placement_types::{BucketId, ByteRange, ChunkId, DiskId, Env, GroupId, ObjectKey, ShardId, TxnId};
+use placement_types::{DiskId, Env, Profile, ShardId, TxnId};
 use storage_node_kv::MemoryKv;
-use storage_node_proto::api::{ChunkApi, MetaApi, Owner, ShardApi, ShardError, WriteChunk, WriteShard};
-use storage_node_proto::command::{Change, Command, Outcome, Shelf, WriteCondition};
-use storage_node_proto::object::{
-    ChunkEntry, Data, DataRef, ObjectAttributes, ObjectRecord, VersionBody, VersionSelector, Versioning,
-};
-use storage_node_proto::query::{Answer, Query};
+use storage_node_proto::api::{ChunkApi, MetaApi, Owner, ShardApi, ShardError, WriteShard};
+use storage_node_proto::command::{Change, Outcome, WriteCondition};
+use storage_node_proto::object::{ChunkEntry, VersionSelector, Versioning};
 use storage_node_store::IndexOpener;
 use tokio::sync::watch;
 
 use crate::coordinator::Coordinator;
 use crate::disks::{DiskDir, Disks};
-use crate::doubles::{FakeNode, FakeNodes, LocalMeta, body, content, disk_id, map, node_id, suspects};
+use crate::doubles::objects::{GROUP, Objects, SHELF, key};
+use crate::doubles::{FakeNode, FakeNodes, LocalMeta, content, disk_id, map, node_id, suspects};
 use crate::duties::Duties;
 use crate::group_client::GroupClient;
 use crate::holders::Holders;
@@ -32,9 +30,6 @@ use crate::orphans::OrphanScrub;
 use crate::shard_service::ShardService;
 use crate::{gc, maintenance, repair};
 
-const GROUP: GroupId = GroupId(1);
-const SHELF: Shelf = Shelf { bucket: BucketId::from_u128(5), index_shard: 0 };
-
 /// Some nodes with one disk each; node 0 leads the only group and coordinates.
 struct Cluster {
     env: Env,
@@ -43,7 +38,7 @@ struct Cluster {
     peers: Arc<FakeNodes>,
     maps: watch::Sender<Option<Arc<ClusterMap>>>,
     meta: Arc<LocalMeta>,
-    profile: placement_types::Profile,
+    profile: Profile,
 }
 
 impl Cluster {
@@ -95,46 +90,6 @@ impl Cluster {
         });
     }
 
-    async fn write(&self, txn: TxnId, whole: &Bytes) -> ChunkEntry {
-        let owner = Owner { txn, slot: SHELF.slot() };
-        let request = WriteChunk { chunk: ChunkId::random(&self.env), owner, profile: self.profile, bytes: None };
-        self.duties.coordinator.write_chunk(request, body(whole, 1 << 20)).await.unwrap()
-    }
-
-    async fn propose(&self, txn: TxnId, change: Change) -> Outcome {
-        self.meta.mutate(GROUP, Command { txn, time: self.env.now(), change }).await.unwrap()
-    }
-
-    async fn commit(&self, txn: TxnId, name: &str, entry: &ChunkEntry) -> Outcome {
-        let bytes = u64::from(entry.bytes);
-        let record = ObjectRecord {
-            bytes,
-            etag: "etag".into(),
-            attributes: ObjectAttributes::default(),
-            checksum: None,
-            data: vec![DataRef { txn, bytes }],
-            parts: Vec::new(),
-        };
-        let change = Change::Put {
-            shelf: SHELF,
-            key: key(name),
-            versioning: Versioning::Unversioned,
-            condition: WriteCondition::None,
-            record,
-            data: Some(Data::Chunks(vec![entry.clone()])),
-        };
-        self.propose(txn, change).await
-    }
-
-    /// Writes and commits an object of one chunk.
-    async fn put(&self, name: &str, whole: &Bytes) -> ChunkEntry {
-        let txn = TxnId::random(&self.env);
-        let entry = self.write(txn, whole).await;
-        let outcome = self.commit(txn, name, &entry).await;
-        assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
-        entry
-    }
-
     async fn delete(&self, name: &str) {
         let change = Change::Delete {
             shelf: SHELF,
@@ -145,27 +100,6 @@ impl Cluster {
         };
         let outcome = self.propose(TxnId::random(&self.env), change).await;
         assert!(matches!(outcome, Outcome::Deleted { removed: Some(_), .. }), "{outcome:?}");
-    }
-
-    /// The manifest entry of an object of one chunk, as committed.
-    async fn entry(&self, name: &str) -> ChunkEntry {
-        let query = Query::Version { shelf: SHELF, key: key(name), selector: VersionSelector::Current };
-        let Ok(Answer::Version { version, .. }) = self.meta.query(GROUP, query).await else { panic!("no {name}") };
-        assert!(matches!(version.body, VersionBody::Object(_)));
-        let query = Query::Data { shelf: SHELF, key: key(name), txns: vec![version.txn] };
-        let Ok(Answer::Data { records }) = self.meta.query(GROUP, query).await else { panic!("no data of {name}") };
-        let Some(Some(Data::Chunks(chunks))) = records.into_iter().next() else { panic!("no chunks of {name}") };
-        chunks.into_iter().next().unwrap()
-    }
-
-    async fn read(&self, entry: &ChunkEntry) -> Vec<u8> {
-        let range = ByteRange::new(0, u64::from(entry.bytes)).unwrap();
-        let mut stream = self.duties.coordinator.read_chunk(entry.clone(), range).await.unwrap();
-        let mut whole = Vec::new();
-        while let Some(piece) = stream.next().await {
-            whole.extend_from_slice(&piece.unwrap());
-        }
-        whole
     }
 
     /// How many shards every disk holds.
@@ -194,13 +128,27 @@ impl Cluster {
     }
 }
 
+impl Objects for Cluster {
+    fn env(&self) -> Env {
+        self.env.clone()
+    }
+
+    fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    fn chunks(&self) -> &dyn ChunkApi {
+        &self.duties.coordinator
+    }
+
+    fn meta(&self) -> &dyn MetaApi {
+        &*self.meta
+    }
+}
+
 /// The disk of a node that has one.
 fn only(disks: &Disks) -> &LocalDisk {
     disks.all().next().unwrap()
-}
-
-fn key(name: &str) -> ObjectKey {
-    ObjectKey::parse(name).unwrap()
 }
 
 fn slot_disks(entry: &ChunkEntry) -> Vec<DiskId> {

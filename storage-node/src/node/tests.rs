@@ -6,21 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Weak;
 use std::time::Duration;
 
-use futures::StreamExt;
 use placement_env::sim::{self, SimFs};
 use placement_map::ClusterMap;
-use placement_types::{BucketId, ChunkId, ObjectKey, Profile, TxnId};
+use placement_types::Profile;
 use storage_node_kv::{MemoryKv, Overlay};
-use storage_node_proto::api::{NodeApi, Owner};
-use storage_node_proto::command::{Change, Shelf, WriteCondition};
-use storage_node_proto::object::{Data, DataRef, ObjectAttributes, ObjectRecord, VersionSelector, Versioning};
+use storage_node_proto::api::NodeApi;
+use storage_node_proto::object::VersionSelector;
 use tokio::sync::watch;
 
 use super::*;
-use crate::doubles::{body, content, disk_id, map, node_id};
-
-const GROUP: GroupId = GroupId(1);
-const SHELF: Shelf = Shelf { bucket: BucketId::from_u128(5), index_shard: 0 };
+use crate::doubles::objects::{GROUP, Objects, SHELF, key};
+use crate::doubles::{content, disk_id, map, node_id};
 
 struct NoMachine;
 
@@ -113,6 +109,16 @@ fn three_voters(profile: &str) -> ClusterMap {
     map
 }
 
+/// Starts every machine, on a network of their own.
+async fn start_all(machines: &[Computer], maps: &MapWatch) -> Vec<StorageNode> {
+    let network = Arc::new(Network::default());
+    let mut nodes = Vec::new();
+    for machine in machines {
+        nodes.push(machine.start(&network, maps).await);
+    }
+    nodes
+}
+
 async fn leader(nodes: &[StorageNode]) -> StorageNode {
     for _ in 0..600 {
         if let Some(node) = nodes.iter().find(|node| node.consensus().leads(GROUP)) {
@@ -123,52 +129,22 @@ async fn leader(nodes: &[StorageNode]) -> StorageNode {
     panic!("no leader came up");
 }
 
-fn key(name: &str) -> ObjectKey {
-    ObjectKey::parse(name).unwrap()
-}
-
-async fn put(node: &StorageNode, name: &str, whole: &Bytes) {
-    let env = node.inner.meta.env.clone();
-    let txn = TxnId::random(&env);
-    let profile = node.inner.maps.borrow().as_ref().unwrap().profile;
-    let owner = Owner { txn, slot: SHELF.slot() };
-    let request = WriteChunk { chunk: ChunkId::random(&env), owner, profile, bytes: None };
-    let entry = node.write_chunk(request, body(whole, 1 << 20)).await.unwrap();
-    let bytes = u64::from(entry.bytes);
-    let record = ObjectRecord {
-        bytes,
-        etag: "etag".into(),
-        attributes: ObjectAttributes::default(),
-        checksum: None,
-        data: vec![DataRef { txn, bytes }],
-        parts: Vec::new(),
-    };
-    let change = Change::Put {
-        shelf: SHELF,
-        key: key(name),
-        versioning: Versioning::Unversioned,
-        condition: WriteCondition::None,
-        record,
-        data: Some(Data::Chunks(vec![entry])),
-    };
-    let outcome = node.mutate(GROUP, Command { txn, time: env.now(), change }).await.unwrap();
-    assert!(matches!(outcome, Outcome::Written { .. }), "{outcome:?}");
-}
-
-/// Reads an object of one chunk through a node.
-async fn get(node: &StorageNode, name: &str) -> Vec<u8> {
-    let query = Query::Version { shelf: SHELF, key: key(name), selector: VersionSelector::Current };
-    let Answer::Version { version, .. } = node.query(GROUP, query).await.unwrap() else { panic!("no {name}") };
-    let query = Query::Data { shelf: SHELF, key: key(name), txns: vec![version.txn] };
-    let Answer::Data { records } = node.query(GROUP, query).await.unwrap() else { panic!("no data of {name}") };
-    let Some(Some(Data::Chunks(chunks))) = records.into_iter().next() else { panic!("no chunks of {name}") };
-    let range = ByteRange::new(0, u64::from(chunks[0].bytes)).unwrap();
-    let mut stream = node.read_chunk(chunks[0].clone(), range).await.unwrap();
-    let mut whole = Vec::new();
-    while let Some(piece) = stream.next().await {
-        whole.extend_from_slice(&piece.unwrap());
+impl Objects for StorageNode {
+    fn env(&self) -> Env {
+        self.inner.meta.env.clone()
     }
-    whole
+
+    fn profile(&self) -> Profile {
+        self.inner.maps.borrow().as_ref().unwrap().profile
+    }
+
+    fn chunks(&self) -> &dyn ChunkApi {
+        self
+    }
+
+    fn meta(&self) -> &dyn MetaApi {
+        self
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,16 +153,12 @@ async fn an_acknowledged_object_survives_a_power_cut_of_everything() {
     let machines: Vec<Computer> = (0..3).map(Computer::new).collect();
     let whole = content(2_345_678, 1);
     for life in 0..3 {
-        let network = Arc::new(Network::default());
-        let mut nodes = Vec::new();
-        for machine in &machines {
-            nodes.push(machine.start(&network, &watch).await);
-        }
+        let nodes = start_all(&machines, &watch).await;
         let leader = leader(&nodes).await;
         for earlier in 0..life {
-            assert!(get(&leader, &format!("life-{earlier}")).await == whole);
+            assert!(leader.get(&format!("life-{earlier}")).await == whole);
         }
-        put(&leader, &format!("life-{life}"), &whole).await;
+        leader.put(&format!("life-{life}"), &whole).await;
         if life == 1 {
             // In one life everybody also goes down in order.
             for node in &nodes {
@@ -202,14 +174,10 @@ async fn an_acknowledged_object_survives_a_power_cut_of_everything() {
 #[tokio::test(start_paused = true)]
 async fn a_follower_names_the_leader_and_answers_nothing_itself() {
     let (_maps, watch) = watch::channel(Some(Arc::new(three_voters("2+1"))));
-    let network = Arc::new(Network::default());
-    let mut nodes = Vec::new();
     let machines: Vec<Computer> = (0..3).map(Computer::new).collect();
-    for machine in &machines {
-        nodes.push(machine.start(&network, &watch).await);
-    }
+    let nodes = start_all(&machines, &watch).await;
     let leader = leader(&nodes).await;
-    put(&leader, "object", &content(100_000, 1)).await;
+    leader.put("object", &content(100_000, 1)).await;
     for node in nodes.iter().filter(|node| node.id() != leader.id()) {
         let query = Query::Version { shelf: SHELF, key: key("object"), selector: VersionSelector::Current };
         let answer = node.query(GROUP, query).await;
