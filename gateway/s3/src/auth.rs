@@ -17,6 +17,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use s3s::host::{S3Host, VirtualHost};
 
+use crate::chunk_framing::is_streaming;
 use crate::config::S3Config;
 use crate::credentials::Credentials;
 use crate::error::{S3Error, S3ErrorCode};
@@ -56,7 +57,7 @@ pub(crate) fn check_mechanism(parts: &mut Parts, query: &Query, config: &S3Confi
     if is_form(&parts.headers) && parts.method == Method::POST {
         return Err(S3Error::with_message(S3ErrorCode::NotImplemented, "Form uploads are not implemented."));
     }
-    let streaming = header_text::text(&parts.headers, "x-amz-content-sha256")?.is_some_and(|v| v.starts_with("STREAMING-"));
+    let streaming = is_streaming(&parts.headers)?;
     if streaming && mechanism != Mechanism::HeaderV4 {
         let message = "A streaming payload needs a signature in the Authorization header.";
         return Err(S3Error::with_message(S3ErrorCode::AccessDenied, message));

@@ -6,6 +6,7 @@ use http_body::Body as _;
 use placement_types::{BucketName, Env, ObjectKey};
 
 use crate::api::{RequestContext, S3Api};
+use crate::chunk_framing::is_streaming;
 use crate::config::S3Config;
 use crate::error::{S3Error, S3ErrorCode};
 use crate::header_text;
@@ -45,7 +46,7 @@ impl Call<'_> {
 
     /// Takes the body of PutObject or UploadPart, with all the client declared about it.
     pub fn take_upload(&mut self) -> Result<UploadBody, S3Error> {
-        let streaming = header_text::text(&self.headers, "x-amz-content-sha256")?.is_some_and(|v| v.starts_with("STREAMING-"));
+        let streaming = is_streaming(&self.headers)?;
         if streaming != self.trailers.is_some() {
             // Framing that nobody removed must never be stored as the object's bytes.
             return Err(S3Error::with_message(S3ErrorCode::InvalidRequest, "The aws-chunked body was not signed as such."));

@@ -11,7 +11,10 @@
 
 use std::collections::BTreeSet;
 
+use http::HeaderMap;
+
 use crate::error::{S3Error, S3ErrorCode};
+use crate::header_text;
 use crate::limits::CHUNK_BYTES_MIN;
 
 /// The longest chunk header: 16 hex digits and a signature fit with room to spare.
@@ -21,6 +24,11 @@ const META_BYTES_MAX: usize = 256;
 const TRAILER_BYTES_MAX: usize = 16 << 10;
 
 const TRAILER_SIGNATURE: &str = "x-amz-trailer-signature";
+
+/// Whether the sender says that the body is framed as aws-chunked.
+pub(crate) fn is_streaming(headers: &HeaderMap) -> Result<bool, S3Error> {
+    Ok(header_text::text(headers, "x-amz-content-sha256")?.is_some_and(|value| value.starts_with("STREAMING-")))
+}
 
 /// Follows the framing of one body.
 ///

@@ -25,7 +25,7 @@ use s3s::service::S3ServiceBuilder;
 use crate::api::{Caller, RequestContext, S3Api};
 use crate::auth::{Domains, SecretLookup, check_mechanism, verifier};
 use crate::call::Call;
-use crate::chunk_framing::ChunkFraming;
+use crate::chunk_framing::{ChunkFraming, is_streaming};
 use crate::config::S3Config;
 use crate::credentials::Credentials;
 use crate::error::{S3Error, S3ErrorCode};
@@ -204,8 +204,7 @@ fn check_head(headers: &HeaderMap, uri: &Uri) -> Result<Query, S3Error> {
 
 /// The observer of an aws-chunked body.
 fn framing(headers: &HeaderMap) -> Result<Option<ChunkFraming>, S3Error> {
-    let streaming = header_text::text(headers, "x-amz-content-sha256")?.is_some_and(|value| value.starts_with("STREAMING-"));
-    if !streaming {
+    if !is_streaming(headers)? {
         return Ok(None);
     }
     Ok(Some(ChunkFraming::new(header_text::text(headers, "x-amz-trailer")?)))
