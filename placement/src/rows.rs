@@ -9,11 +9,10 @@
 //! | `order/` u64 | the transaction (16 bytes) that was applied as the so-many-th |
 //! | `counters` | version u16, transactions applied u64, buckets u64 |
 
-use bytes::Bytes;
 use placement_map::ClusterMap;
 use placement_map::system::{BucketRow, SystemOutcome};
-use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
-use placement_types::{BucketName, ClusterId, Epoch, TxnId};
+use placement_types::codec::{Decode, DecodeError, Encode};
+use placement_types::{BucketName, ClusterId, Epoch, TxnId, codec_struct, codec_versioned};
 use storage_node_kv::{KvError, KvRead, Overlay, Step};
 
 const VERSION: u16 = 1;
@@ -37,7 +36,7 @@ pub(crate) struct MapEdition {
     pub cluster: ClusterId,
     pub epoch: Epoch,
 }
-placement_types::codec_struct!(MapEdition { cluster, epoch });
+codec_struct!(MapEdition { cluster, epoch });
 
 impl MapEdition {
     pub fn of(map: &ClusterMap) -> Self {
@@ -51,29 +50,19 @@ pub(crate) struct Counters {
     pub txns: u64,
     pub buckets: u64,
 }
-placement_types::codec_struct!(Counters { txns, buckets });
+codec_struct!(Counters { txns, buckets });
 
-fn versioned<T: Encode>(value: &T) -> Bytes {
-    let mut out = Encoder::new();
-    out.u16(VERSION);
-    value.encode(&mut out);
-    out.finish()
-}
-
-fn unversioned<T: Decode>(bytes: &[u8], what: &'static str) -> Result<T, DecodeError> {
-    let mut input = Decoder::new(bytes);
-    input.version(what, VERSION)?;
-    let value = T::decode(&mut input)?;
-    input.finish()?;
-    Ok(value)
-}
+codec_versioned!(VERSION {
+    MapEdition, "a map edition";
+    Counters, "counters";
+});
 
 fn read<T>(rows: &dyn KvRead, key: &[u8], decode: impl Fn(&[u8]) -> Result<T, DecodeError>) -> Result<Option<T>, RowError> {
     Ok(rows.get(key)?.map(|bytes| decode(&bytes)).transpose()?)
 }
 
 pub(crate) fn map_edition(rows: &dyn KvRead) -> Result<Option<MapEdition>, RowError> {
-    read(rows, EPOCH, |bytes| unversioned(bytes, "a map edition"))
+    read(rows, EPOCH, MapEdition::from_versioned)
 }
 
 pub(crate) fn map(rows: &dyn KvRead) -> Result<Option<ClusterMap>, RowError> {
@@ -82,15 +71,15 @@ pub(crate) fn map(rows: &dyn KvRead) -> Result<Option<ClusterMap>, RowError> {
 
 pub(crate) fn put_map(state: &mut Overlay<'_>, map: &ClusterMap) {
     state.put(MAP, map.to_versioned());
-    state.put(EPOCH, versioned(&MapEdition::of(map)));
+    state.put(EPOCH, MapEdition::of(map).to_versioned());
 }
 
 pub(crate) fn counters(rows: &dyn KvRead) -> Result<Counters, RowError> {
-    Ok(read(rows, COUNTERS, |bytes| unversioned(bytes, "counters"))?.unwrap_or_default())
+    Ok(read(rows, COUNTERS, Counters::from_versioned)?.unwrap_or_default())
 }
 
 pub(crate) fn put_counters(state: &mut Overlay<'_>, counters: Counters) {
-    state.put(COUNTERS, versioned(&counters));
+    state.put(COUNTERS, counters.to_versioned());
 }
 
 fn bucket_key(name: &BucketName) -> Vec<u8> {
