@@ -6,6 +6,35 @@ use bytes::Bytes;
 
 use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 
+/// What names that are short texts have in common, besides the `parse` that says which texts are names.
+macro_rules! name {
+    ($type:ident, $what:literal) => {
+        impl $type {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Encode for $type {
+            fn encode(&self, out: &mut Encoder) {
+                out.bytes(self.0.as_bytes());
+            }
+        }
+
+        impl Decode for $type {
+            fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+                Self::parse(&String::decode(input)?).map_err(|_| DecodeError::Invalid { what: $what })
+            }
+        }
+    };
+}
+
 /// A bucket's name, as the general-purpose bucket naming rules of Amazon S3 allow it.
 ///
 /// 3 to 63 bytes of lower-case letters, digits, dots and hyphens; starts and ends with a letter or digit; no two dots in a
@@ -51,29 +80,9 @@ impl BucketName {
         }
         Ok(Self(text.into()))
     }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl fmt::Display for BucketName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Encode for BucketName {
-    fn encode(&self, out: &mut Encoder) {
-        out.bytes(self.0.as_bytes());
-    }
-}
-
-impl Decode for BucketName {
-    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Self::parse(&String::decode(input)?).map_err(|_| DecodeError::Invalid { what: "bucket name" })
-    }
-}
+name!(BucketName, "bucket name");
 
 /// An object's key: 1 to 1024 bytes of UTF-8 without NUL, otherwise opaque. It never becomes a file name (I15).
 ///
@@ -177,33 +186,13 @@ impl ZoneName {
         }
         Ok(Self(text.into()))
     }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
+
+name!(ZoneName, "zone name");
 
 impl Default for ZoneName {
     fn default() -> Self {
         Self("default".into())
-    }
-}
-
-impl fmt::Display for ZoneName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Encode for ZoneName {
-    fn encode(&self, out: &mut Encoder) {
-        out.bytes(self.0.as_bytes());
-    }
-}
-
-impl Decode for ZoneName {
-    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Self::parse(&String::decode(input)?).map_err(|_| DecodeError::Invalid { what: "zone name" })
     }
 }
 
