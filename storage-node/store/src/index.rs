@@ -80,28 +80,26 @@ impl Index {
         if limit == 0 {
             return Ok(found);
         }
-        let mut broken = None;
-        self.kv.scan(&from, SHARDS_END, &mut |key, value| match decode_pair(key, value) {
-            Ok(pair) => {
-                found.push(pair);
-                if found.len() < limit { Step::Next } else { Step::Stop }
-            }
-            Err(error) => {
-                broken = Some(error);
-                Step::Stop
-            }
+        self.scan(&from, &mut |shard, entry| {
+            found.push((shard, entry));
+            if found.len() < limit { Step::Next } else { Step::Stop }
         })?;
-        broken.map_or(Ok(found), Err)
+        Ok(found)
     }
 
     /// Visits every shard.
     pub fn for_each(&self, visit: &mut dyn FnMut(ShardId, &Entry)) -> Result<(), KvError> {
+        self.scan(&[SHARD_PREFIX], &mut |shard, entry| {
+            visit(shard, &entry);
+            Step::Next
+        })
+    }
+
+    /// Visits the shards from a key on in order, until one does not decode: that is `Corrupt`, as in [`Index::get`].
+    fn scan(&self, from: &[u8], visit: &mut dyn FnMut(ShardId, Entry) -> Step) -> Result<(), KvError> {
         let mut broken = None;
-        self.kv.scan(&[SHARD_PREFIX], SHARDS_END, &mut |key, value| match decode_pair(key, value) {
-            Ok((shard, entry)) => {
-                visit(shard, &entry);
-                Step::Next
-            }
+        self.kv.scan(from, SHARDS_END, &mut |key, value| match decode_pair(key, value) {
+            Ok((shard, entry)) => visit(shard, entry),
             Err(error) => {
                 broken = Some(error);
                 Step::Stop
