@@ -13,6 +13,7 @@
 //! One owner (the driver) calls everything here without blocking; what blocks is in [`Write`], [`Spare`], [`Purged`] and
 //! `recovery`, which run elsewhere.
 
+mod outline;
 mod recovery;
 mod segment;
 
@@ -28,6 +29,7 @@ use placement_types::{File, Fs, GroupId, OpenMode};
 use crate::format::{CheckpointGroup, FRAME_HEADER_BYTES, FrameKind, Hard, Origin, Point, Record, encode_frame, padded};
 use crate::limits::{FRAME_BYTES, LOG_PENDING_BYTES};
 
+pub(crate) use outline::Outline;
 pub(crate) use recovery::{RecoveredGroup, open};
 use segment::{make_spare, segment_path};
 

@@ -16,18 +16,15 @@ use raft::{Error as RaftError, RaftState, Storage, StorageError};
 
 use crate::format::{Hard, Point, decode_entry};
 use crate::limits::FETCH_BYTES;
-use crate::log::{Location, LogError, NOT_WRITTEN, Placement, RecoveredGroup, Segments};
+use crate::log::{Location, LogError, NOT_WRITTEN, Outline, Placement, RecoveredGroup, Segments};
 
 /// Raft's storage for one group.
 pub(crate) struct GroupStore {
     group: GroupId,
     pub hard: Hard,
-    /// The entry before the first.
-    base: Point,
     /// The membership as of the last entry given out to be applied.
     pub members: ConfState,
-    /// Term and place of every entry after `base`.
-    entries: VecDeque<(u64, Location)>,
+    outline: Outline,
     /// The last entries, in memory.
     cached: VecDeque<Entry>,
     cached_bytes: usize,
@@ -53,9 +50,8 @@ impl GroupStore {
         Self {
             group,
             hard: Hard::default(),
-            base: Point::default(),
             members: ConfState::default(),
-            entries: VecDeque::new(),
+            outline: Outline::default(),
             cached: VecDeque::new(),
             cached_bytes: 0,
             fetched: Vec::new(),
@@ -76,12 +72,11 @@ impl GroupStore {
         segments: Segments,
     ) -> Result<Self, LogError> {
         let mut store = Self::new(group, segments);
-        let last = recovered.last().index;
+        let (base, last) = (recovered.outline.base().index, recovered.outline.last().index);
         store.hard = recovered.hard;
         // The commit index on disk is a hint that may lag (the state knows better) or lead (its entries were torn off).
-        store.hard.commit = store.hard.commit.max(applied).clamp(recovered.base.index, last);
-        store.base = recovered.base;
-        store.entries = recovered.entries;
+        store.hard.commit = store.hard.commit.max(applied).clamp(base, last);
+        store.outline = recovered.outline;
         store.members = members;
         let uncommitted = store.plan(store.hard.commit + 1, last + 1, u64::MAX).run()?;
         store.cached_bytes = uncommitted.iter().map(weight).sum();
@@ -89,15 +84,13 @@ impl GroupStore {
         Ok(store)
     }
 
+    /// The entry before the first.
     pub(crate) fn base(&self) -> Point {
-        self.base
+        self.outline.base()
     }
 
     pub(crate) fn last(&self) -> Point {
-        match self.entries.back() {
-            Some((term, _)) => Point { index: self.base.index + self.entries.len() as u64, term: *term },
-            None => self.base,
-        }
+        self.outline.last()
     }
 
     /// The first entry that is in memory; one past the last when none is.
@@ -106,21 +99,17 @@ impl GroupStore {
     }
 
     pub(crate) fn term_of(&self, index: u64) -> Option<u64> {
-        if index == self.base.index {
-            return Some(self.base.term);
-        }
-        let position = usize::try_from(index.checked_sub(self.base.index + 1)?).ok()?;
-        self.entries.get(position).map(|(term, _)| *term)
+        self.outline.term_of(index)
     }
 
     /// Takes entries that Raft handed over; they replace everything from the first one's index on. Returns the term of the
     /// entry before them.
     pub(crate) fn append(&mut self, entries: &[Entry]) -> u64 {
         let first = entries.first().expect("Raft hands over at least one entry").index;
-        assert!(first > self.base.index && first <= self.last().index + 1, "Raft leaves no gap in its log");
+        assert!(first > self.base().index && first <= self.last().index + 1, "Raft leaves no gap in its log");
         let previous_term = self.term_of(first - 1).expect("the entry before is the base or in the log");
         let cached_from = self.cached_from();
-        self.entries.truncate(usize::try_from(first - self.base.index - 1).expect("no longer than what is in memory"));
+        self.outline.truncate(first);
         if first < cached_from {
             self.cached.clear();
         } else {
@@ -129,7 +118,7 @@ impl GroupStore {
         self.cached_bytes = self.cached.iter().map(weight).sum();
         self.fetched.clear();
         for entry in entries {
-            self.entries.push_back((entry.term, NOT_WRITTEN));
+            self.outline.push(entry.term, NOT_WRITTEN);
             self.cached_bytes += weight(entry);
             self.cached.push_back(entry.clone());
         }
@@ -138,9 +127,8 @@ impl GroupStore {
 
     /// Forgets the log for a snapshot that replaces it.
     pub(crate) fn restore(&mut self, point: Point, members: ConfState) {
-        self.base = point;
+        self.outline = Outline::after(point);
         self.members = members;
-        self.entries.clear();
         self.cached.clear();
         self.cached_bytes = 0;
         self.fetched.clear();
@@ -148,14 +136,7 @@ impl GroupStore {
 
     /// Takes note of where an entry was written, if it is still the one.
     pub(crate) fn place(&mut self, placement: &Placement) {
-        let Some(position) = placement.index.checked_sub(self.base.index + 1).and_then(|at| usize::try_from(at).ok()) else {
-            return;
-        };
-        if let Some((term, location)) = self.entries.get_mut(position)
-            && *term == placement.term
-        {
-            *location = placement.location;
-        }
+        self.outline.place(placement);
     }
 
     /// Drops entries up to `index` from memory while more than `budget` bytes are held.
@@ -168,16 +149,14 @@ impl GroupStore {
 
     /// The last entry in segments up to `segment`, the base when there is none.
     pub(crate) fn last_in(&self, segment: u64) -> u64 {
-        self.base.index + self.entries.partition_point(|(_, location)| location.segment <= segment) as u64
+        self.outline.last_in(segment)
     }
 
     /// Forgets the entries in segments up to `segment`, which are going away.
     pub(crate) fn purge(&mut self, segment: u64) {
         let last = self.last_in(segment);
-        if last > self.base.index {
-            let term = self.term_of(last).expect("it is in the log");
-            self.entries.drain(..usize::try_from(last - self.base.index).expect("no longer than what is in memory"));
-            self.base = Point { index: last, term };
+        if last > self.base().index {
+            self.outline.rebase(last);
             while self.cached.front().is_some_and(|entry| entry.index <= last) {
                 let entry = self.cached.pop_front().expect("looked at");
                 self.cached_bytes -= weight(&entry);
@@ -216,8 +195,7 @@ impl GroupStore {
         let segments = self.segments.lock();
         let mut bytes = 0;
         for index in low..high {
-            let position = usize::try_from(index - self.base.index - 1).expect("no longer than what is in memory");
-            let Some((term, location)) = self.entries.get(position) else { break };
+            let Some((term, location)) = self.outline.get(index) else { break };
             let Some(file) = segments.get(&location.segment) else { break };
             bytes += u64::from(location.bytes);
             if bytes > bytes_max && !plan.places.is_empty() {
@@ -255,7 +233,7 @@ impl Storage for GroupStore {
         max_size: impl Into<Option<u64>>,
         context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        if low <= self.base.index {
+        if low <= self.base().index {
             return Err(RaftError::Store(StorageError::Compacted));
         }
         let bytes_max = max_size.into().unwrap_or(u64::MAX);
@@ -279,14 +257,14 @@ impl Storage for GroupStore {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        if index < self.base.index {
+        if index < self.base().index {
             return Err(RaftError::Store(StorageError::Compacted));
         }
         self.term_of(index).ok_or(RaftError::Store(StorageError::Unavailable))
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.base.index + 1)
+        Ok(self.base().index + 1)
     }
 
     fn last_index(&self) -> raft::Result<u64> {
@@ -300,7 +278,7 @@ impl Storage for GroupStore {
         };
         match &self.snapshot {
             // One that the log does not continue, or from before the receiver was a member, would be sent in vain.
-            Some((point, members)) if point.index >= request_index.max(self.base.index) && names(members) => {
+            Some((point, members)) if point.index >= request_index.max(self.base().index) && names(members) => {
                 let mut snapshot = Snapshot::default();
                 snapshot.mut_metadata().index = point.index;
                 snapshot.mut_metadata().term = point.term;

@@ -143,14 +143,14 @@ fn unite(
     group: RecoveredGroup,
     meta: Option<&GroupMeta>,
 ) -> Result<(GroupStore, Point), StartError> {
-    let origin = &group.origin;
+    let (origin, base) = (&group.origin, group.outline.base());
     let whole = meta.filter(|meta| meta.state == MetaState::Whole);
     let has = whole.map(|meta| meta.applied.index);
-    let first = group.base.index + 1;
+    let first = base.index + 1;
     let missing = || StartError::StateMissing { group: id, applied: has.unwrap_or(0), first };
     let (applied, members) = match whole {
-        Some(meta) if meta.applied.index >= group.base.index => (meta.applied, meta.members.clone()),
-        _ if origin.point == group.base && origin.file != 0 => {
+        Some(meta) if meta.applied.index >= base.index => (meta.applied, meta.members.clone()),
+        _ if origin.point == base && origin.file != 0 => {
             let path = incoming_path(snapshots, origin.file);
             snapshot::install(fs, &path, kv, id, origin).map_err(|error| match error {
                 SnapshotError::Kv(error) => StartError::Kv(error),
@@ -162,7 +162,7 @@ fn unite(
             (origin.point, origin.members.clone())
         }
         // Created, and nothing of it had reached the state yet.
-        None if meta.is_none() && group.base == FIRST_POINT && origin.point == FIRST_POINT => {
+        None if meta.is_none() && base == FIRST_POINT && origin.point == FIRST_POINT => {
             let begun = GroupMeta { state: MetaState::Whole, applied: FIRST_POINT, members: origin.members.clone() };
             let mut batch = WriteBatch::new();
             batch.put(meta_key(id).to_vec(), begun.encode());
@@ -170,18 +170,11 @@ fn unite(
             (FIRST_POINT, origin.members.clone())
         }
         // Heard of only: it may have voted, and has no state.
-        None if meta.is_none() && group.last() == Point::default() => (Point::default(), Default::default()),
+        None if meta.is_none() && group.outline.last() == Point::default() => (Point::default(), Default::default()),
         _ => return Err(missing()),
     };
-    let last = group.last();
-    let known = if applied.index == group.base.index {
-        Some(group.base.term)
-    } else {
-        let position = applied.index.checked_sub(first).and_then(|position| usize::try_from(position).ok());
-        position.and_then(|position| group.entries.get(position)).map(|(term, _)| *term)
-    };
-    if known != Some(applied.term) {
-        return Err(StartError::LogBehindState { group: id, applied: applied.index, last: last.index });
+    if group.outline.term_of(applied.index) != Some(applied.term) {
+        return Err(StartError::LogBehindState { group: id, applied: applied.index, last: group.outline.last().index });
     }
     let store = GroupStore::recover(id, group, members, applied.index, log.segments().clone())?;
     Ok((store, applied))

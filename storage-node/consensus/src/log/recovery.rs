@@ -16,27 +16,16 @@ use parking_lot::Mutex;
 use placement_types::{File, Fs, GroupId, OpenMode};
 
 use super::segment::{Found, make_spare, read_frame, segment_number, segment_path};
-use super::{Location, Log, LogError, Logged, io_error};
+use super::{Location, Log, LogError, Logged, Outline, io_error};
 use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameKind, Hard, Origin, Point, Record};
 
 /// A group as the log has it.
 #[derive(Debug, Default)]
 pub(crate) struct RecoveredGroup {
     pub hard: Hard,
-    /// The entry before the first that can be read.
-    pub base: Point,
     pub origin: Origin,
-    /// Term and place of every entry after `base`.
-    pub entries: VecDeque<(u64, Location)>,
-}
-
-impl RecoveredGroup {
-    pub(crate) fn last(&self) -> Point {
-        match self.entries.back() {
-            Some((term, _)) => Point { index: self.base.index + self.entries.len() as u64, term: *term },
-            None => self.base,
-        }
-    }
+    /// The entries that can be read.
+    pub outline: Outline,
 }
 
 pub(crate) struct Recovered {
@@ -97,7 +86,7 @@ pub(crate) fn open(fs: &Arc<dyn Fs>, dir: &Path, salt: u64, segment_bytes: u64) 
         written_bytes: 0,
     };
     for (group, recovered) in &replay.groups {
-        let logged = Logged { hard: recovered.hard, last: recovered.last(), origin: recovered.origin.clone() };
+        let logged = Logged { hard: recovered.hard, last: recovered.outline.last(), origin: recovered.origin.clone() };
         log.logged.insert(*group, logged);
     }
     if end.is_none() && log.spares.is_empty() {
@@ -205,40 +194,35 @@ impl Replay {
                 // Only the oldest segment's says anything new.
                 if self.expected.is_none() {
                     for group in groups {
-                        let recovered =
-                            RecoveredGroup { hard: group.hard, base: group.last, origin: group.origin, entries: VecDeque::new() };
+                        let outline = Outline::after(group.last);
+                        let recovered = RecoveredGroup { hard: group.hard, origin: group.origin, outline };
                         self.groups.insert(group.group, recovered);
                     }
                 }
             }
             Record::Created { group, members } => {
                 let recovered = self.groups.entry(group).or_default();
-                recovered.base = super::FIRST_POINT;
+                recovered.outline = Outline::after(super::FIRST_POINT);
                 recovered.origin = Origin { point: super::FIRST_POINT, members, file: 0 };
-                recovered.entries.clear();
             }
             Record::Hard { group, hard } => self.groups.entry(group).or_default().hard = hard,
             Record::Snapshot { group, origin } => {
                 let recovered = self.groups.entry(group).or_default();
-                recovered.base = origin.point;
+                recovered.outline = Outline::after(origin.point);
                 recovered.origin = origin;
-                recovered.entries.clear();
             }
             Record::Entries { group, previous_term, entries } => {
-                let recovered = self.groups.entry(group).or_default();
+                let outline = &mut self.groups.entry(group).or_default().outline;
                 let first = entries[0].index;
-                if first > recovered.last().index + 1 {
+                if first > outline.last().index + 1 {
                     return false;
                 }
-                if first <= recovered.base.index {
-                    recovered.base = Point { index: first - 1, term: previous_term };
-                    recovered.entries.clear();
+                if first <= outline.base().index {
+                    *outline = Outline::after(Point { index: first - 1, term: previous_term });
                 }
-                let keep = first - recovered.base.index - 1;
-                recovered.entries.truncate(usize::try_from(keep).expect("no longer than what is in memory"));
+                outline.truncate(first);
                 for entry in entries {
-                    let location = places.next().expect("each entry of a record has its place");
-                    recovered.entries.push_back((entry.term, location));
+                    outline.push(entry.term, places.next().expect("each entry of a record has its place"));
                 }
             }
         }
