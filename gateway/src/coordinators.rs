@@ -78,7 +78,7 @@ impl Coordinators {
             ranks.entry(*node).or_insert(3 << 32);
         }
         for (node, rank) in &mut ranks {
-            if map.nodes.get(node).is_none_or(|node| node.state == NodeState::Down) {
+            if map.nodes.get(node).is_none_or(|node| node.state != NodeState::Up) {
                 *rank |= 1 << 40;
             }
         }

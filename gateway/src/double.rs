@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gateway_s3::{Caller, RequestContext};
-use placement_map::{ClusterMap, Disk, DiskState, Node, NodeState, Ring};
-use placement_types::{ClusterId, DiskId, Env, Epoch, GroupId, NodeId, Profile, ReplicaId, RequestId, SLOTS, ZoneName};
+use placement_map::{ClusterMap, Disk, DiskRole, Node, NodeState, Ring};
+use placement_types::{ClusterId, DiskId, Env, GroupId, NodeId, Profile, ReplicaId, RequestId, SLOTS, ZoneName};
 use storage_node_proto::api::{NodeApi, Nodes};
 use tokio::sync::watch;
 
@@ -104,18 +104,17 @@ fn map() -> ClusterMap {
         zone: ZoneName::default(),
         state: NodeState::Up,
     };
-    let disk = |id: u128| Disk { id: DiskId::from_u128(id), node: node_id(id), capacity_bytes: 1 << 30, state: DiskState::Good };
+    let disk = |id: u128| Disk::new(DiskId::from_u128(id), node_id(id), 1 << 30, DiskRole::InUse);
     let disks: Vec<DiskId> = ids.clone().map(DiskId::from_u128).collect();
     let rotated = |by: usize| disks.iter().cycle().skip(by).take(disks.len()).copied().collect();
     let voters: Vec<NodeId> = ids.clone().map(node_id).collect();
     ClusterMap {
-        cluster: ClusterId::from_u128(1),
-        epoch: Epoch(1),
-        profile: Profile::new(2, 1).unwrap(),
+        next_replica: ReplicaId(NODES as u64 + 1),
         nodes: ids.clone().map(|id| (node_id(id), node(id))).collect(),
         disks: ids.map(|id| (DiskId::from_u128(id), disk(id))).collect(),
         ring: Ring { rows: (0..16).map(rotated).collect() },
         groups: (0..=GROUPS).map(|group| (GroupId(group), voters.clone())).collect::<BTreeMap<_, _>>(),
         slots: (0..SLOTS).map(|slot| GroupId(1 + u32::from(slot) % GROUPS)).collect(),
+        ..ClusterMap::empty(ClusterId::from_u128(1), Profile::new(2, 1).unwrap())
     }
 }

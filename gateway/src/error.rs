@@ -102,6 +102,9 @@ impl Failure {
             | SystemOutcome::DiskTaken { .. }
             | SystemOutcome::BucketExists { .. }
             | SystemOutcome::TooManyBuckets
+            | SystemOutcome::Removed
+            | SystemOutcome::StalePlan { .. }
+            | SystemOutcome::Refused { .. }
             | SystemOutcome::Malformed { .. } => Self::UnfitAnswer { to, answer: format!("{outcome:?}") },
         }
     }
@@ -126,6 +129,8 @@ impl Failure {
             Answer::Garbage { .. } => unfit("garbage"),
             Answer::Degraded { .. } => unfit("degraded chunks"),
             Answer::Referenced { .. } => unfit("references"),
+            Answer::Survey { .. } => unfit("a survey"),
+            Answer::Holdings { .. } => unfit("holdings"),
         }
     }
 }

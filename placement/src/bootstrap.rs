@@ -1,13 +1,14 @@
-//! The two commands of a node's start: making the cluster's first map, and saying where this node is and what disks it has.
+//! The commands of a node's start: making the cluster's first map, joining one that exists, and saying where this node is and
+//! what disks it has.
 //!
-//! Both try until the system group answers; it may still be electing its first leader, or waiting for its second node.
+//! All try until the system group answers; it may still be electing its first leader, or waiting for its second node.
 
 use std::time::Duration;
 
 use placement_map::limits::PARTITIONS_DEFAULT;
 use placement_map::system::{NewNode, SystemChange, SystemCommand, SystemOutcome};
 use placement_proto::api::{PlacementApi, PlacementError};
-use placement_types::{ClusterId, DiskId, Env, NodeId, Profile, TxnId};
+use placement_types::{ClusterId, DiskId, Env, Epoch, NodeId, Profile, ReplicaId, TxnId};
 
 use crate::identity::Founding;
 use crate::limits::BACKOFF_MAX;
@@ -34,6 +35,8 @@ pub enum BootstrapError {
     OtherCluster { cluster: ClusterId },
     #[error("node {node} is not part of the cluster: its data directory belongs to another one, or it was removed")]
     UnknownNode { node: NodeId },
+    #[error("node {node} was removed from the cluster: start it with an empty data directory to add it again, as a new node")]
+    Removed { node: NodeId },
     #[error("disk {disk} belongs to another node of the cluster: a data directory was copied or moved")]
     DiskTaken { disk: DiskId },
     #[error("the system group refused: {why}")]
@@ -67,15 +70,38 @@ pub async fn register(env: &Env, placement: &dyn PlacementApi, node: NewNode) ->
             SystemOutcome::Done => return Ok(()),
             SystemOutcome::NotFormed => env.sleep(BACKOFF_MAX).await,
             SystemOutcome::UnknownNode => return Err(BootstrapError::UnknownNode { node: node.node }),
+            SystemOutcome::Removed => return Err(BootstrapError::Removed { node: node.node }),
             SystemOutcome::DiskTaken { disk } => return Err(BootstrapError::DiskTaken { disk }),
             outcome => return Err(refused(outcome)),
         }
     }
 }
 
+/// Makes a node part of a cluster that exists, and returns its replica id there. Harmless to repeat. Its disks hold nothing
+/// until an operator takes them in.
+pub async fn join(env: &Env, placement: &dyn PlacementApi, node: NewNode) -> Result<ReplicaId, BootstrapError> {
+    match insist(env, placement, SystemChange::Join { node: node.clone() }).await? {
+        SystemOutcome::Done => {}
+        SystemOutcome::Removed => return Err(BootstrapError::Removed { node: node.node }),
+        SystemOutcome::DiskTaken { disk } => return Err(BootstrapError::DiskTaken { disk }),
+        outcome => return Err(refused(outcome)),
+    }
+    // Any replica may answer, also one that has not applied the command yet.
+    let mut known = Epoch(0);
+    loop {
+        if let Ok(map) = placement.newer_map(known).await {
+            if let Some(node) = map.nodes.get(&node.node) {
+                return Ok(node.replica);
+            }
+            known = map.epoch;
+        }
+        env.sleep(BACKOFF_MAX).await;
+    }
+}
+
 fn refused(outcome: SystemOutcome) -> BootstrapError {
     match outcome {
-        SystemOutcome::Malformed { why } => BootstrapError::Refused { why },
+        SystemOutcome::Malformed { why } | SystemOutcome::Refused { why } => BootstrapError::Refused { why },
         outcome => BootstrapError::Refused { why: format!("{outcome:?}") },
     }
 }

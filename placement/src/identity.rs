@@ -119,6 +119,15 @@ impl IdentityFile {
         self.env.run_blocking(move || inner.update(&env, decide)).await
     }
 
+    /// Writes down the place in a cluster that a node got by joining. A place it has already is kept.
+    pub async fn become_member(&self, membership: Membership) -> Result<Membership, IdentityError> {
+        self.update(move |identity| match &identity.membership {
+            Some(known) => (None, known.clone()),
+            None => (Some(NodeIdentity { membership: Some(membership.clone()), ..identity.clone() }), membership),
+        })
+        .await
+    }
+
     /// To be called before consensus opens its log in `log_dir`: refuses when there was a log and it is gone or empty. A node
     /// that started over with an empty log could vote twice in a term (I12).
     pub async fn guard_log(&self, log_dir: impl Into<PathBuf>) -> Result<(), IdentityError> {

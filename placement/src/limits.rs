@@ -21,7 +21,11 @@ pub const PAUSE_SUSPECTED: Duration = Duration::from_secs(2);
 pub const CHANGES_PER_LOOK: usize = 64;
 
 /// How often the ring makes a step while it is not settled. Only new writes follow a step at once.
-pub const REBALANCE_INTERVAL: Duration = Duration::from_secs(60);
+pub const REBALANCE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often a metadata group gets another voter, while some should: one by one, so that their snapshots do not all travel at
+/// once.
+pub const VOTERS_INTERVAL: Duration = Duration::from_secs(3);
 
 /// How long a call to the system group is tried, over elections and dead nodes, unless the caller says otherwise.
 pub const CLIENT_DEADLINE: Duration = Duration::from_secs(10);

@@ -16,7 +16,9 @@
 //! with a longer one, two may found while the nodes still get to know each other: then a pledge is refused, at least one of
 //! them stops with [`MeetError::Taken`], and nothing was stored yet.
 //!
-//! A node that is not among the founders reports [`MeetError::NotPartOf`]: joining a cluster comes with a later release.
+//! A node that was told to join founds nothing and pledges to nobody: it says hello until it meets a member of a cluster, and
+//! then asks that cluster's system group ([`crate::bootstrap::join`]). A node that was told to found and meets a cluster without
+//! it reports [`MeetError::NotPartOf`]: it may have the wrong peers, and joining is for an operator to say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,8 +53,8 @@ pub enum MeetError {
     )]
     Taken { node: NodeId, ours: ClusterId, cluster: ClusterId },
     #[error(
-        "node {peer} belongs to cluster {cluster}, which this node is not part of: joining an existing cluster comes with a \
-         later release"
+        "node {peer} belongs to cluster {cluster}, which this node is not part of: check the peer list, or start this node with \
+         --join to make it part of that cluster"
     )]
     NotPartOf { peer: NodeId, cluster: ClusterId },
 }
@@ -72,6 +74,7 @@ pub struct Meeting {
     env: Env,
     identity: IdentityFile,
     me: NewNode,
+    /// 0: it joins.
     expect: u32,
     peers: Vec<String>,
     connect: Connect,
@@ -98,18 +101,19 @@ struct Peer {
 
 impl Meeting {
     /// `me` is this node as it presents itself, `peers` are the addresses to ask (its own may be among them), `expect` is how
-    /// many nodes found the cluster.
+    /// many nodes found the cluster; `None` for a node that joins one.
     pub fn new(
         env: Env,
         identity: IdentityFile,
         me: NewNode,
-        expect: u32,
+        expect: Option<u32>,
         peers: Vec<String>,
         connect: Connect,
     ) -> Result<Arc<Self>, MeetError> {
-        if expect == 0 || expect as usize > FOUNDING_NODES_MAX {
+        if let Some(expect) = expect.filter(|expect| *expect == 0 || *expect as usize > FOUNDING_NODES_MAX) {
             return Err(MeetError::Expect { expect });
         }
+        let expect = expect.unwrap_or(0);
         let current = identity.current();
         assert_eq!(current.node, me.node, "a node presents itself under its own id");
         let membership = current.membership.or(current.founding.and_then(|founding| founding.membership_of(me.node)));
@@ -145,6 +149,20 @@ impl Meeting {
                     () = self.env.sleep(pause) => {}
                 }
             }
+        }
+    }
+
+    /// For a node that joins: the place in a cluster of the first member it meets. May be dropped and called again.
+    pub async fn find_member(&self) -> Membership {
+        let mut told = None;
+        loop {
+            self.greet_peers().await;
+            let now = self.env.monotonic();
+            if let Some(membership) = self.state.lock().live(now).find_map(|peer| peer.membership.clone()) {
+                return membership;
+            }
+            self.tell_progress(&mut told);
+            self.env.sleep(MEETING_INTERVAL).await;
         }
     }
 
@@ -189,6 +207,9 @@ impl Meeting {
             if hello.node.address != self.me.address {
                 tracing::error!(address = hello.node.address, "another node has this node's id: a data directory was copied");
             }
+            return;
+        }
+        if hello.expect == 0 && hello.membership.is_none() {
             return;
         }
         if hello.expect != self.expect && hello.membership.is_none() {

@@ -14,7 +14,7 @@ use placement_map::system::{SystemCommand, SystemOutcome};
 use placement_proto::api::{Heartbeat, MapWatch, PlacementApi, PlacementError};
 use placement_proto::limits::MAP_POLL;
 use placement_proto::meeting::Membership;
-use placement_types::{BucketName, Env, Epoch, GroupId, NodeId, ReplicaId};
+use placement_types::{BucketName, DiskId, Env, Epoch, GroupId, NodeId, ReplicaId};
 use storage_node_consensus::{Consensus, Leadership, ProposeError, ReadError};
 use storage_node_kv::KvRead;
 
@@ -147,8 +147,13 @@ impl PlacementApi for PlacementService {
             Some(false) => return Err(PlacementError::BadMessage { why: format!("node {} is not in the map", beat.node) }),
             Some(true) => {}
         }
-        let heard = Beat { at: self.env.monotonic(), full: beat.full, dead: beat.dead };
-        self.beats.lock().insert(beat.node, heard);
+        let at = self.env.monotonic();
+        let mut beats = self.beats.lock();
+        let before = beats.get(&beat.node);
+        let since = |disk: &DiskId| before.and_then(|before| before.dead.get(disk)).copied().unwrap_or(at);
+        let dead = beat.dead.iter().map(|disk| (*disk, since(disk))).collect();
+        let heard = Beat { at, full: beat.full, dead };
+        beats.insert(beat.node, heard);
         Ok(())
     }
 }

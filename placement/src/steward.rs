@@ -1,4 +1,5 @@
-//! What the system group's leader does unasked: marks nodes and disks as they are heard, and settles the ring.
+//! What the system group's leader does unasked: marks nodes and disks as they are heard, settles the ring, and says which nodes
+//! are to hold the replicas of the metadata groups.
 //!
 //! Every holder of a replica runs the loop; it acts only while it leads. Two leaders for a moment do no harm: what they propose
 //! needs a quorum, and setting a state twice changes nothing.
@@ -8,12 +9,13 @@ use std::time::Duration;
 
 use placement_map::apply::{SystemView, apply};
 use placement_map::system::{SystemChange, SystemCommand, SystemOutcome};
+use placement_map::voters::{VoterChange, next_change};
 use placement_map::{ClusterMap, NodeState};
 use placement_proto::api::PlacementApi;
 use placement_types::{Env, Epoch, TaskHandle, Term, TxnId};
 
 use crate::detector;
-use crate::limits::{CHANGES_PER_LOOK, DETECT_INTERVAL, PAUSE_SUSPECTED, REBALANCE_INTERVAL};
+use crate::limits::{CHANGES_PER_LOOK, DETECT_INTERVAL, PAUSE_SUSPECTED, REBALANCE_INTERVAL, VOTERS_INTERVAL};
 use crate::service::PlacementService;
 
 /// Starts the loop. Dropping the handle stops it.
@@ -37,6 +39,7 @@ struct Watch {
     listening_since: Duration,
     looked_at: Duration,
     next_rebalance: Duration,
+    next_voters: Duration,
 }
 
 impl Steward {
@@ -60,12 +63,22 @@ impl Steward {
                 tracing::warn!("this node was paused: every node gets a new grace before it counts as down");
                 Watch { listening_since: now, ..watch }
             }
-            _ => Watch { term: leadership.term, listening_since: now, looked_at: now, next_rebalance: now + REBALANCE_INTERVAL },
+            _ => Watch {
+                term: leadership.term,
+                listening_since: now,
+                looked_at: now,
+                next_rebalance: now + REBALANCE_INTERVAL,
+                next_voters: now + VOTERS_INTERVAL,
+            },
         };
         self.mark(&map, watch.listening_since, now).await;
         if now >= watch.next_rebalance {
             watch.next_rebalance = now + REBALANCE_INTERVAL;
-            self.settle_ring(map).await;
+            self.settle_ring(map.clone()).await;
+        }
+        if now >= watch.next_voters {
+            watch.next_voters = now + VOTERS_INTERVAL;
+            self.place_voters(&map).await;
         }
         // Proposals may have waited for an election; that was no pause.
         watch.looked_at = self.env.monotonic();
@@ -77,6 +90,9 @@ impl Steward {
         for change in changes.into_iter().take(CHANGES_PER_LOOK) {
             match &change {
                 SystemChange::SetNodeState { node, state: NodeState::Down } => tracing::warn!(%node, "node is silent: down"),
+                SystemChange::SetNodeState { node, state: NodeState::Lost } => {
+                    tracing::warn!(%node, "node stays away: what it holds is rebuilt elsewhere");
+                }
                 SystemChange::SetNodeState { node, state: NodeState::Up } => tracing::info!(%node, "node is heard again: up"),
                 change => tracing::info!(?change, "disk changed its state"),
             }
@@ -100,6 +116,14 @@ impl Steward {
         }
         tracing::info!("the ring moves a step nearer to balance");
         self.propose(SystemChange::Rebalance {}).await;
+    }
+
+    /// One change of one group's voters, if any is called for.
+    async fn place_voters(&self, map: &ClusterMap) {
+        if let Some(VoterChange { group, from, to }) = next_change(map) {
+            tracing::info!(%group, ?from, ?to, "a metadata group is to have other voters");
+            self.propose(SystemChange::SetVoters { group, from, to }).await;
+        }
     }
 
     fn command(&self, change: SystemChange) -> SystemCommand {

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use placement_map::{DiskState, NodeState};
 use placement_proto::api::MapWatch;
 use placement_types::{DiskId, NodeId};
 use storage_node_proto::api::{Nodes, ShardApi};
@@ -44,9 +43,7 @@ impl Holders {
     pub fn holder(&self, disk: DiskId) -> Option<Holder> {
         let map = self.maps.borrow().clone()?;
         let entry = map.disks.get(&disk)?;
-        let up = !self.suspects.contains(disk)
-            && entry.state != DiskState::Dead
-            && map.nodes.get(&entry.node).is_some_and(|node| node.state == NodeState::Up);
+        let up = !self.suspects.contains(disk) && map.serves_shards(disk);
         let (standing, shards): (_, Arc<dyn ShardApi>) = if entry.node == self.me {
             (Standing::Local, self.local.clone())
         } else {

@@ -4,23 +4,24 @@
 //! (or [`SystemState`](crate::state::SystemState)) reads them, remembers outcomes by transaction, and writes the changes.
 //!
 //! - Every change of the map adds one to its epoch; a command that changes nothing leaves it alone.
-//! - The ring depends on disks, capacities and zones only. A state (down, full, dead) does not touch it: writes go around
-//!   ([`ClusterMap::plan_write`]), and nothing moves for a node that is restarted.
+//! - The ring depends on the disks in use, their weights and zones only. A state (down, full, dead) does not touch it: writes
+//!   go around ([`ClusterMap::plan_write`]), and nothing moves for a node that is restarted.
+//! - What a node presents of itself takes effect at once (its address, its zone) or waits for an operator (disks, a node that
+//!   joins): nothing is ever moved onto a disk that nobody asked for.
 //! - A bucket is deleted in two steps (I4). While it is being deleted, it can neither be created nor changed, and only one
 //!   deleter at a time is at it: another one's begin is refused until the first began [`DELETE_LEASE`] ago. Otherwise one
 //!   could unfence shelves that the other has already found empty, and an object written there would vanish.
 
 use std::collections::BTreeSet;
 
-use placement_types::{BucketId, BucketName, DiskId, Epoch, NodeId, Timestamp};
+use placement_types::{BucketId, BucketName, DiskId, Epoch, GroupId, NodeId, ReplicaId, Timestamp};
 
-use crate::assign;
 use crate::bucket::{Bucket, BucketState};
-use crate::cluster_map::{ClusterMap, Disk, DiskState, NodeState};
+use crate::cluster_map::{ClusterMap, ClusterSettings, Disk, DiskRole, DiskState, Node, NodeState};
 use crate::founding::{check_node, found};
-use crate::limits::{BUCKETS_MAX, DELETE_LEASE, DISKS_MAX, INDEX_SHARDS_MAX, TEXT_BYTES_MAX};
-use crate::system::{BucketRow, NewNode, SystemChange, SystemCommand, SystemOutcome};
-use crate::topology::Topology;
+use crate::layout;
+use crate::limits::{BUCKETS_MAX, DELETE_LEASE, DISKS_MAX, INDEX_SHARDS_MAX, NODES_MAX, TEXT_BYTES_MAX, VOTERS_MAX};
+use crate::system::{BucketRow, LayoutChange, NewNode, SystemChange, SystemCommand, SystemOutcome};
 
 /// What a command needs to see.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +59,11 @@ impl SystemChange {
             | SystemChange::SetNodeState { .. }
             | SystemChange::SetDiskState { .. }
             | SystemChange::Nothing {}
-            | SystemChange::Rebalance {} => None,
+            | SystemChange::Rebalance {}
+            | SystemChange::Join { .. }
+            | SystemChange::SetLayout { .. }
+            | SystemChange::SetVoters { .. }
+            | SystemChange::SetSettings { .. } => None,
         }
     }
 }
@@ -75,6 +80,10 @@ pub fn apply(view: SystemView<'_>, command: &SystemCommand) -> (SystemOutcome, C
         SystemChange::SetNodeState { node, state } => formed(view).and_then(|map| set_node_state(map, *node, *state)),
         SystemChange::SetDiskState { disk, state } => formed(view).and_then(|map| set_disk_state(map, *disk, *state)),
         SystemChange::Rebalance {} => formed(view).map(rebalance),
+        SystemChange::Join { node } => formed(view).and_then(|map| join(map, node)),
+        SystemChange::SetLayout { planned_on, change } => formed(view).and_then(|map| set_layout(map, *planned_on, change)),
+        SystemChange::SetVoters { group, from, to } => formed(view).and_then(|map| set_voters(map, *group, from, to)),
+        SystemChange::SetSettings { settings } => formed(view).map(|map| set_settings(map, *settings)),
         SystemChange::CreateBucket { bucket } => formed(view).and_then(|_| create_bucket(view, bucket)),
         SystemChange::SetBucket { bucket } => set_bucket(view, bucket),
         SystemChange::BeginDeleteBucket { id, .. } => begin_delete(view, *id, command.time),
@@ -114,38 +123,91 @@ fn next_map(before: &ClusterMap, mut after: ClusterMap) -> Changes {
 fn register(before: &ClusterMap, new: &NewNode) -> Applied {
     check_node(new).map_err(malformed)?;
     let mut map = before.clone();
+    if map.removed_nodes.contains(&new.node) {
+        return Err(SystemOutcome::Removed);
+    }
     let node = map.nodes.get_mut(&new.node).ok_or(SystemOutcome::UnknownNode)?;
     node.address.clone_from(&new.address);
     node.zone.clone_from(&new.zone);
-    let mut grown = false;
-    for disk in &new.disks {
-        let entry = map.disks.entry(disk.disk).or_insert_with(|| {
-            grown = true;
-            Disk { id: disk.disk, node: new.node, capacity_bytes: disk.capacity_bytes, state: DiskState::Good }
-        });
+    present_disks(&mut map, new)?;
+    Ok(next_map(before, map))
+}
+
+fn join(before: &ClusterMap, new: &NewNode) -> Applied {
+    if before.nodes.contains_key(&new.node) || before.removed_nodes.contains(&new.node) {
+        return register(before, new);
+    }
+    check_node(new).map_err(malformed)?;
+    if before.nodes.len() >= NODES_MAX {
+        return Err(SystemOutcome::Refused { why: format!("the cluster has {NODES_MAX} nodes, the most there may be") });
+    }
+    let mut map = before.clone();
+    let node = Node {
+        id: new.node,
+        replica: map.next_replica,
+        address: new.address.clone(),
+        zone: new.zone.clone(),
+        state: NodeState::Up,
+    };
+    map.next_replica = ReplicaId(map.next_replica.0 + 1);
+    map.nodes.insert(new.node, node);
+    present_disks(&mut map, new)?;
+    Ok(next_map(before, map))
+}
+
+/// Files the disks a node says it has. Ones it does not name stay as they are; ones that were removed stay so.
+fn present_disks(map: &mut ClusterMap, new: &NewNode) -> Result<(), SystemOutcome> {
+    for disk in new.disks.iter().filter(|disk| !map.removed_disks.contains(&disk.disk)).collect::<Vec<_>>() {
+        let fresh = || Disk::new(disk.disk, new.node, disk.capacity_bytes, DiskRole::Joining);
+        let entry = map.disks.entry(disk.disk).or_insert_with(fresh);
         if entry.node != new.node {
             return Err(SystemOutcome::DiskTaken { disk: disk.disk });
         }
         entry.capacity_bytes = disk.capacity_bytes;
     }
     if map.disks.len() > DISKS_MAX {
-        return Err(malformed(format!("the cluster would have more than {DISKS_MAX} disks")));
+        return Err(SystemOutcome::Refused { why: format!("the cluster would have more than {DISKS_MAX} disks") });
     }
-    if grown {
-        rebuild_ring(&mut map);
+    Ok(())
+}
+
+fn set_layout(before: &ClusterMap, planned_on: u64, change: &LayoutChange) -> Applied {
+    if planned_on != before.layout {
+        return Err(SystemOutcome::StalePlan { layout: before.layout });
     }
+    match layout::change(before, change) {
+        Ok(Some(map)) => Ok(next_map(before, map)),
+        Ok(None) => Ok(Changes::default()),
+        Err(why) => Err(SystemOutcome::Refused { why }),
+    }
+}
+
+fn set_settings(before: &ClusterMap, settings: ClusterSettings) -> Changes {
+    next_map(before, ClusterMap { settings, ..before.clone() })
+}
+
+fn set_voters(before: &ClusterMap, group: GroupId, from: &[NodeId], to: &[NodeId]) -> Applied {
+    let mut map = before.clone();
+    let voters = map.groups.get_mut(&group).ok_or_else(|| malformed(format!("there is no group {group}")))?;
+    if voters != from {
+        return Err(SystemOutcome::Refused { why: format!("group {group} has other voters by now") });
+    }
+    let distinct: BTreeSet<&NodeId> = to.iter().collect();
+    if to.is_empty() || to.len() > VOTERS_MAX || distinct.len() != to.len() {
+        return Err(malformed(format!("a group has 1 to {VOTERS_MAX} voters, each once")));
+    }
+    if let Some(unknown) = to.iter().find(|node| !before.nodes.contains_key(node)) {
+        return Err(malformed(format!("there is no node {unknown}")));
+    }
+    *voters = to.to_vec();
+    map.moved_groups.insert(group);
     Ok(next_map(before, map))
 }
 
 fn rebalance(before: &ClusterMap) -> Changes {
     let mut map = before.clone();
-    rebuild_ring(&mut map);
+    layout::step_ring(&mut map);
     next_map(before, map)
-}
-
-fn rebuild_ring(map: &mut ClusterMap) {
-    let topology = Topology::of(&map.nodes, &map.disks);
-    map.ring = assign::build(map.ring.rows.len(), map.profile, &topology, Some(&map.ring));
 }
 
 fn set_node_state(before: &ClusterMap, node: NodeId, state: NodeState) -> Applied {
@@ -230,10 +292,20 @@ fn cancel_delete(view: SystemView<'_>, id: BucketId) -> Applied {
     }
 }
 
-/// The states that reports ask for and the map does not have yet: the commands that would make it so.
-pub fn disk_changes(map: &ClusterMap, node: NodeId, full: &[DiskId], dead: &[DiskId]) -> Vec<SystemChange> {
-    let (full, dead): (BTreeSet<&DiskId>, BTreeSet<&DiskId>) = (full.iter().collect(), dead.iter().collect());
+/// How a node reports its disks; those it does not name are good.
+#[derive(Debug, Clone, Copy)]
+pub struct DiskReport<'a> {
+    pub full: &'a [DiskId],
+    pub dead: &'a [DiskId],
+    /// Those of the dead ones that nobody waits for any more.
+    pub lost: &'a [DiskId],
+}
+
+/// The states that a report asks for and the map does not have yet: the commands that would make it so.
+pub fn disk_changes(map: &ClusterMap, node: NodeId, report: DiskReport<'_>) -> Vec<SystemChange> {
+    let [full, dead, lost] = [report.full, report.dead, report.lost].map(|list| list.iter().collect::<BTreeSet<&DiskId>>());
     let reported = |disk: &DiskId| match () {
+        () if lost.contains(disk) => DiskState::Lost,
         () if dead.contains(disk) => DiskState::Dead,
         () if full.contains(disk) => DiskState::ReadOnly,
         () => DiskState::Good,

@@ -11,20 +11,23 @@
 //! | u32 | partitions |
 //! | per partition: u8 width, u32 each | the row: indexes into the disks |
 
+use std::time::Duration;
+
 use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
-use placement_types::{DiskId, Epoch, codec_enum, codec_struct, codec_versioned};
+use placement_types::{DiskId, Epoch, GroupId, NodeId, codec_enum, codec_struct, codec_versioned};
 
 use crate::bucket::{Bucket, BucketState, BucketVersioning};
-use crate::cluster_map::{ClusterMap, Disk, DiskState, Node, NodeState, Ring};
-use crate::system::{BucketRow, NewDisk, NewNode, SystemChange, SystemCommand, SystemOutcome};
+use crate::cluster_map::{ClusterMap, ClusterSettings, Disk, DiskRole, DiskState, Node, NodeState, Ring};
+use crate::system::{BucketRow, LayoutChange, NewDisk, NewNode, SystemChange, SystemCommand, SystemOutcome};
 
 /// The newest version of the byte forms below; see [`SystemCommand::to_versioned`].
 pub(crate) const VERSION: u16 = 1;
 
 codec_struct!(Node { id, replica, address, zone, state });
-codec_enum!(NodeState, "node state" { 0 => Up {}, 1 => Down {} });
-codec_struct!(Disk { id, node, capacity_bytes, state });
-codec_enum!(DiskState, "disk state" { 0 => Good {}, 1 => ReadOnly {}, 2 => Dead {} });
+codec_enum!(NodeState, "node state" { 0 => Up {}, 1 => Down {}, 2 => Lost {} });
+codec_struct!(Disk { id, node, capacity_bytes, weight_bytes, role, state });
+codec_enum!(DiskRole, "disk role" { 0 => Joining {}, 1 => InUse {}, 2 => Draining {} });
+codec_enum!(DiskState, "disk state" { 0 => Good {}, 1 => ReadOnly {}, 2 => Dead {}, 3 => Lost {} });
 
 codec_struct!(Bucket { name, id, created, index_shards, region, owner, versioning, state });
 codec_enum!(BucketVersioning, "bucket versioning" { 0 => Unversioned {}, 1 => Enabled {}, 2 => Suspended {} });
@@ -46,6 +49,19 @@ codec_enum!(SystemChange, "system change" {
     9 => SetBucket { bucket },
     10 => Nothing {},
     11 => Rebalance {},
+    12 => Join { node },
+    13 => SetLayout { planned_on, change },
+    14 => SetVoters { group, from, to },
+    15 => SetSettings { settings },
+});
+codec_enum!(LayoutChange, "layout change" {
+    1 => TakeIn { disks },
+    2 => Drain { disks },
+    3 => Keep { disks },
+    4 => Weigh { disk, weight_bytes },
+    5 => RemoveDisks { disks },
+    6 => RemoveNode { node },
+    7 => SetProfile { profile },
 });
 codec_enum!(SystemOutcome, "system outcome" {
     1 => Done {},
@@ -58,6 +74,9 @@ codec_enum!(SystemOutcome, "system outcome" {
     8 => BucketBusy {},
     9 => TooManyBuckets {},
     10 => Malformed { why },
+    11 => Removed {},
+    12 => StalePlan { layout },
+    13 => Refused { why },
 });
 
 impl Encode for Ring {
@@ -102,12 +121,28 @@ impl Decode for Ring {
     }
 }
 
+/// Whole milliseconds.
+impl Encode for ClusterSettings {
+    fn encode(&self, out: &mut Encoder) {
+        out.u64(u64::try_from(self.rebuild_after.as_millis()).unwrap_or(u64::MAX));
+    }
+}
+
+impl Decode for ClusterSettings {
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(ClusterSettings { rebuild_after: Duration::from_millis(input.u64()?) })
+    }
+}
+
 /// Nodes and disks travel as lists in ascending order of their ids.
 impl Encode for ClusterMap {
     fn encode(&self, out: &mut Encoder) {
         self.cluster.encode(out);
         self.epoch.encode(out);
+        self.layout.encode(out);
         self.profile.encode(out);
+        self.settings.encode(out);
+        self.next_replica.encode(out);
         out.u32(u32::try_from(self.nodes.len()).expect("a cluster has far fewer than 2^32 nodes"));
         self.nodes.values().for_each(|node| node.encode(out));
         out.u32(u32::try_from(self.disks.len()).expect("a cluster has far fewer than 2^32 disks"));
@@ -119,33 +154,49 @@ impl Encode for ClusterMap {
             voters.encode(out);
         }
         self.slots.encode(out);
+        self.moved_groups.iter().copied().collect::<Vec<_>>().encode(out);
+        self.removed_nodes.iter().copied().collect::<Vec<_>>().encode(out);
+        self.removed_disks.iter().copied().collect::<Vec<_>>().encode(out);
     }
 }
 
 impl Decode for ClusterMap {
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let invalid = DecodeError::Invalid { what: "cluster map" };
-        let (cluster, epoch, profile) = (Decode::decode(input)?, Epoch::decode(input)?, Decode::decode(input)?);
+        let (cluster, epoch, layout) = (Decode::decode(input)?, Epoch::decode(input)?, Decode::decode(input)?);
+        let (profile, settings, next_replica) = (Decode::decode(input)?, Decode::decode(input)?, Decode::decode(input)?);
         let nodes = Vec::<Node>::decode(input)?;
         let disks = Vec::<Disk>::decode(input)?;
         let ring = Ring::decode(input)?;
-        let groups: Vec<(placement_types::GroupId, Vec<placement_types::NodeId>)> = Decode::decode(input)?;
+        let groups: Vec<(GroupId, Vec<NodeId>)> = Decode::decode(input)?;
         let slots = Decode::decode(input)?;
+        let moved_groups = Vec::<GroupId>::decode(input)?;
+        let removed_nodes = Vec::<NodeId>::decode(input)?;
+        let removed_disks = Vec::<DiskId>::decode(input)?;
         let ascending = nodes.windows(2).all(|pair| pair[0].id < pair[1].id)
             && disks.windows(2).all(|pair| pair[0].id < pair[1].id)
-            && groups.windows(2).all(|pair| pair[0].0 < pair[1].0);
+            && groups.windows(2).all(|pair| pair[0].0 < pair[1].0)
+            && moved_groups.is_sorted_by(|one, next| one < next)
+            && removed_nodes.is_sorted_by(|one, next| one < next)
+            && removed_disks.is_sorted_by(|one, next| one < next);
         if !ascending {
             return Err(invalid);
         }
         let map = ClusterMap {
             cluster,
             epoch,
+            layout,
             profile,
+            settings,
+            next_replica,
             nodes: nodes.into_iter().map(|node| (node.id, node)).collect(),
             disks: disks.into_iter().map(|disk| (disk.id, disk)).collect(),
             ring,
             groups: groups.into_iter().collect(),
             slots,
+            moved_groups: moved_groups.into_iter().collect(),
+            removed_nodes: removed_nodes.into_iter().collect(),
+            removed_disks: removed_disks.into_iter().collect(),
         };
         map.check().map_err(|_| invalid)?;
         Ok(map)
@@ -162,7 +213,7 @@ codec_versioned!(VERSION {
 
 #[cfg(test)]
 mod tests {
-    use placement_types::{BucketId, BucketName, GroupId, NodeId, Timestamp, TxnId};
+    use placement_types::{BucketId, BucketName, Timestamp, TxnId};
     use proptest::prelude::*;
 
     use super::*;

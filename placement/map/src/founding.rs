@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use placement_types::{ClusterId, DiskId, Epoch, GroupId, NodeId, Profile, ReplicaId, SLOTS, ZoneName};
+use placement_types::{ClusterId, DiskId, GroupId, NodeId, Profile, ReplicaId, SLOTS, ZoneName};
 
 use crate::assign;
-use crate::cluster_map::{ClusterMap, Disk, DiskState, Node, NodeState};
+use crate::cluster_map::{ClusterMap, Disk, DiskRole, Node, NodeState};
 use crate::limits::{DISKS_MAX, FOUNDING_NODES_MAX, GROUPS_MAX, PARTITIONS_MAX, TEXT_BYTES_MAX, VOTERS_MAX};
 use crate::profile::{check_profile, default_profile};
 use crate::system::{FIRST_METADATA_GROUP, NewNode};
@@ -65,7 +65,15 @@ pub(crate) fn found(
     let slots = (0..SLOTS).map(|slot| GroupId(FIRST_METADATA_GROUP.0 + u32::from(slot) % groups)).collect();
     let topology = Topology::of(&nodes_by_id, &disks);
     let ring = assign::build(partitions as usize, profile, &topology, None);
-    let map = ClusterMap { cluster, epoch: Epoch(1), profile, nodes: nodes_by_id, disks, ring, groups: voters, slots };
+    let map = ClusterMap {
+        next_replica: ReplicaId(nodes.len() as u64 + 1),
+        nodes: nodes_by_id,
+        disks,
+        ring,
+        groups: voters,
+        slots,
+        ..ClusterMap::empty(cluster, profile)
+    };
     map.check().expect("what was checked above makes a sound map");
     Ok(map)
 }
@@ -87,7 +95,7 @@ fn place(nodes: &[NewNode]) -> Result<Placed, String> {
             return Err(format!("node {} is named twice", new.node));
         }
         for disk in &new.disks {
-            let entry = Disk { id: disk.disk, node: new.node, capacity_bytes: disk.capacity_bytes, state: DiskState::Good };
+            let entry = Disk::new(disk.disk, new.node, disk.capacity_bytes, DiskRole::InUse);
             if disks.insert(disk.disk, entry).is_some() {
                 return Err(format!("disk {} is named twice", disk.disk));
             }

@@ -11,6 +11,15 @@ pub const INDEX_SHARDS_MAX: u16 = 1024;
 /// Nodes that found a cluster; later ones join.
 pub const FOUNDING_NODES_MAX: usize = 256;
 
+/// Nodes of a cluster.
+pub const NODES_MAX: usize = 4096;
+
+/// Disks that one layout change names.
+pub const NAMES_MAX: usize = 1024;
+
+/// Removed disks, and removed nodes, that are remembered for ever: sixteen bytes each, in every copy of the map.
+pub const REMOVED_MAX: usize = 16_384;
+
 /// Disks of a cluster: what a ring is built for within a second.
 pub const DISKS_MAX: usize = 8192;
 

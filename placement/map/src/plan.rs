@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use placement_types::DiskId;
 
-use crate::cluster_map::ClusterMap;
+use crate::cluster_map::{ClusterMap, DiskRole};
 
 /// The difference between two maps.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Plan {
     pub tolerance_after: Tolerance,
 }
 
-/// How evenly the ring fills disks: 1.0 is exactly in proportion to capacity.
+/// How evenly the ring fills the disks in use: 1.0 is exactly in proportion to weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Balance {
     pub fullest: f64,
@@ -60,14 +60,15 @@ impl Plan {
 
 impl Balance {
     pub fn of(map: &ClusterMap) -> Balance {
-        let mut loads: BTreeMap<DiskId, u64> = map.disks.keys().map(|disk| (*disk, 0)).collect();
+        let in_use = || map.disks.values().filter(|disk| disk.role == DiskRole::InUse);
+        let mut loads: BTreeMap<DiskId, u64> = in_use().map(|disk| (disk.id, 0)).collect();
         for disk in map.ring.rows.iter().flatten() {
             *loads.entry(*disk).or_default() += 1;
         }
         let slots = loads.values().sum::<u64>() as f64;
-        let capacity = map.disks.values().map(|disk| disk.capacity_bytes.max(1) as f64).sum::<f64>();
+        let capacity = in_use().map(|disk| disk.weight() as f64).sum::<f64>();
         let ratio = |(disk, load): (&DiskId, &u64)| {
-            let weight = map.disks.get(disk).map_or(1.0, |disk| disk.capacity_bytes.max(1) as f64);
+            let weight = map.disks.get(disk).map_or(1.0, |disk| disk.weight() as f64);
             if slots == 0.0 { 0.0 } else { *load as f64 / slots / (weight / capacity) }
         };
         let ratios: Vec<f64> = loads.iter().map(ratio).collect();
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
     use crate::state::SystemState;
     use crate::state::tests::{formed, new_disk};
-    use crate::system::{NewNode, SystemChange, SystemCommand};
+    use crate::system::{LayoutChange, NewNode, SystemChange, SystemCommand};
 
     #[test]
     fn a_new_disks_share_is_what_moves() {
@@ -121,8 +122,11 @@ mod tests {
         disks.push(new_disk(DiskId::from_u128(99)));
         let new = NewNode { node: node.id, address: node.address.clone(), zone: node.zone.clone(), disks };
         let mut state = SystemState::with_map(before.clone());
-        let change = SystemChange::Register { node: new };
-        state.apply(&SystemCommand { txn: TxnId::from_u128(7), time: Timestamp::default(), change });
+        let take_in = LayoutChange::TakeIn { disks: vec![DiskId::from_u128(99)] };
+        for change in [SystemChange::Register { node: new }, SystemChange::SetLayout { planned_on: 1, change: take_in }] {
+            let txn = TxnId::from_u128(state.map.as_ref().unwrap().disks.len() as u128);
+            state.apply(&SystemCommand { txn, time: Timestamp::default(), change });
+        }
         let plan = Plan::between(&before, state.map.as_ref().unwrap(), 9_000_000);
         // Every node is in every row, so the third disk of one takes a third of that node's slots.
         assert_eq!((plan.slots, plan.slots_moved, plan.partitions_moved), (192, 21, 21));

@@ -3,7 +3,7 @@
 use placement_types::{BucketId, BucketName, ClusterId, DiskId, GroupId, NodeId, Profile, Timestamp, TxnId, ZoneName};
 
 use crate::bucket::Bucket;
-use crate::cluster_map::{DiskState, NodeState};
+use crate::cluster_map::{ClusterSettings, DiskState, NodeState};
 
 /// A change to the cluster's own state. Applying it is deterministic: ids and times are inside (I8).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +41,7 @@ pub enum SystemChange {
         partitions: u32,
         groups: u32,
     },
-    /// A node says where it is and what disks it has, at every start. New disks are added to the ring; unknown nodes are
-    /// refused.
+    /// A node says where it is and what disks it has, at every start. New disks wait to be taken in; unknown nodes are refused.
     Register {
         node: NewNode,
     },
@@ -79,6 +78,46 @@ pub enum SystemChange {
     Nothing {},
     /// Moves the ring one step nearer to what [`crate::assign`] aims at; nothing changes when it is there.
     Rebalance {},
+    /// A node asks to become part of the cluster, with no say in it and nothing on its disks until an operator takes them in.
+    /// Of a node that is part of it already: what Register does.
+    Join {
+        node: NewNode,
+    },
+    /// An operator changes what the cluster consists of. Refused when the layout is not the one the change was planned on.
+    SetLayout {
+        planned_on: u64,
+        change: LayoutChange,
+    },
+    /// Replaces the voters that a metadata group is to have; its leader then moves the replicas. Refused when they are not
+    /// `from`.
+    SetVoters {
+        group: GroupId,
+        from: Vec<NodeId>,
+        to: Vec<NodeId>,
+    },
+    SetSettings {
+        settings: ClusterSettings,
+    },
+}
+
+/// What an operator may change about the layout; see [`crate::layout`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayoutChange {
+    /// Joining disks come into use.
+    TakeIn { disks: Vec<DiskId> },
+    /// What the disks hold is moved elsewhere.
+    Drain { disks: Vec<DiskId> },
+    /// Takes a draining back.
+    Keep { disks: Vec<DiskId> },
+    /// `None`: by capacity.
+    Weigh { disk: DiskId, weight_bytes: Option<u64> },
+    /// Forgets disks that are drained, joining or dead. Whoever proposes it has made sure that nothing refers to them, or
+    /// that what does may be lost.
+    RemoveDisks { disks: Vec<DiskId> },
+    /// Forgets a node without disks that votes in no group.
+    RemoveNode { node: NodeId },
+    /// The k+m of new chunks.
+    SetProfile { profile: Profile },
 }
 
 /// A bucket with what only the system group needs to know of it.
@@ -111,6 +150,16 @@ pub enum SystemOutcome {
     TooManyBuckets,
     /// The command could not be decoded or breaks a rule of its type. Nothing was changed.
     Malformed {
+        why: String,
+    },
+    /// The node or disk was removed from the cluster.
+    Removed,
+    /// The layout is another one than the change was planned on: plan again.
+    StalePlan {
+        layout: u64,
+    },
+    /// The cluster as it is does not allow the change; the text says why, for a person.
+    Refused {
         why: String,
     },
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use placement_types::{DiskId, Profile, ZoneName};
 
-use crate::cluster_map::{Disk, Node};
+use crate::cluster_map::{Disk, DiskRole, Node};
 use crate::profile::least_cap;
 
 /// # Invariants
@@ -56,7 +56,7 @@ impl Topology {
         let mut by_zone: BTreeMap<&ZoneName, BTreeMap<_, BTreeMap<DiskId, u64>>> = BTreeMap::new();
         for (disk, node) in disks {
             let nodes = by_zone.entry(&node.zone).or_default();
-            nodes.entry(node.id).or_default().insert(disk.id, disk.capacity_bytes.max(1));
+            nodes.entry(node.id).or_default().insert(disk.id, disk.weight());
         }
         let mut topology = Topology { disks: Vec::new(), nodes: Vec::new(), zones: Vec::new() };
         for (zone, nodes) in by_zone.into_values().enumerate() {
@@ -75,9 +75,10 @@ impl Topology {
         topology
     }
 
-    /// Of all disks of a map, whatever their state.
+    /// Of all disks of a map that are in use, whatever their state.
     pub fn of(nodes: &BTreeMap<placement_types::NodeId, Node>, disks: &BTreeMap<DiskId, Disk>) -> Self {
-        Self::new(disks.values().filter_map(|disk| Some((disk, nodes.get(&disk.node)?))))
+        let in_use = disks.values().filter(|disk| disk.role == DiskRole::InUse);
+        Self::new(in_use.filter_map(|disk| Some((disk, nodes.get(&disk.node)?))))
     }
 
     pub(crate) fn disks(&self) -> &[PlacedDisk] {

@@ -18,17 +18,27 @@ impl ClusterMap {
     /// keep the row's shards apart: within the zone cap and the node cap while any disk allows it, else wherever the fewest
     /// other shards are. A slot is `None` when there are not enough disks; the caller decides whether the rest is a quorum.
     pub fn plan_write(&self, chunk: ChunkId, profile: Profile) -> Vec<Option<DiskId>> {
-        let mut plan: Vec<Option<DiskId>> =
-            self.ring.row(chunk).iter().take(profile.width()).map(|disk| self.takes_shards(*disk).then_some(*disk)).collect();
+        self.plan(chunk, profile, |disk| self.takes_shards(disk))
+    }
+
+    /// Where the chunk's shards belong, by slot: the same as where a write would put them, if every disk were back and had
+    /// room that is in use and not given up. What is elsewhere is moved there.
+    pub fn plan_home(&self, chunk: ChunkId, profile: Profile) -> Vec<Option<DiskId>> {
+        self.plan(chunk, profile, |disk| self.is_home(disk))
+    }
+
+    fn plan(&self, chunk: ChunkId, profile: Profile, eligible: impl Fn(DiskId) -> bool) -> Vec<Option<DiskId>> {
+        let row = self.ring.row(chunk).iter().take(profile.width());
+        let mut plan: Vec<Option<DiskId>> = row.map(|disk| eligible(*disk).then_some(*disk)).collect();
         plan.resize(profile.width(), None);
         if plan.iter().any(Option::is_none) {
-            self.write_around(chunk, profile, &mut plan);
+            self.plan_around(chunk, profile, &eligible, &mut plan);
         }
         plan
     }
 
-    fn write_around(&self, chunk: ChunkId, profile: Profile, plan: &mut [Option<DiskId>]) {
-        let eligible = self.disks.values().filter(|disk| self.takes_shards(disk.id));
+    fn plan_around(&self, chunk: ChunkId, profile: Profile, eligible: &dyn Fn(DiskId) -> bool, plan: &mut [Option<DiskId>]) {
+        let eligible = self.disks.values().filter(|disk| eligible(disk.id));
         let topology = Topology::new(eligible.filter_map(|disk| Some((disk, self.nodes.get(&disk.node)?))));
         let caps = topology.caps(profile);
         let mut on_node = vec![0usize; topology.nodes().len()];

@@ -13,6 +13,7 @@ use placement_types::{ClusterId, NodeId, ReplicaId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     pub node: NewNode,
+    /// How many nodes it founds with; 0: it founds nothing, it joins.
     pub expect: u32,
     /// The cluster it belongs to or has pledged to, if any.
     pub membership: Option<Membership>,

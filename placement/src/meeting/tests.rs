@@ -82,7 +82,7 @@ impl Host {
         let (net, from) = (self.net.clone(), address(self.number));
         let connect: Connect =
             Arc::new(move |to| Arc::new(Link { net: net.clone(), from: from.clone(), to: to.into() }) as Arc<dyn MeetingApi>);
-        let meeting = Meeting::new(env.clone(), identity, me, self.expect, self.peers.clone(), connect).unwrap();
+        let meeting = Meeting::new(env.clone(), identity, me, Some(self.expect), self.peers.clone(), connect).unwrap();
         self.net.meetings.lock().insert(address(self.number), meeting.clone());
         self.ended = Ended::default();
         let ended = self.ended.clone();

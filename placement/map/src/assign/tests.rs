@@ -5,7 +5,7 @@ use placement_types::{DiskId, NodeId, ReplicaId, ZoneName};
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster_map::{Disk, DiskState, Node, NodeState};
+use crate::cluster_map::{Disk, DiskRole, Node, NodeState};
 
 /// Nodes and disks to build rings for.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +28,7 @@ impl Cluster {
     fn add_disk(&mut self, node: NodeId, capacity_bytes: u64) {
         let number = self.disks.len() as u128 + 1;
         let id = DiskId::from_u128(number.wrapping_mul(0xc2b2_ae3d_27d4_eb4f_1656_67b1_9e37_79f9));
-        self.disks.insert(id, Disk { id, node, capacity_bytes, state: DiskState::Good });
+        self.disks.insert(id, Disk::new(id, node, capacity_bytes, DiskRole::InUse));
     }
 
     fn uniform(nodes: usize, disks_per_node: usize) -> Self {

@@ -1,13 +1,14 @@
 use std::fmt::Write;
+use std::time::Duration;
 
-use placement_types::{BucketId, ClusterId, DiskId, NodeId, Timestamp, ZoneName};
+use placement_types::{BucketId, ClusterId, DiskId, GroupId, NodeId, Timestamp, ZoneName};
 
 use super::*;
 use crate::bucket::{Bucket, BucketState, BucketVersioning};
-use crate::cluster_map::{DiskState, NodeState};
+use crate::cluster_map::{ClusterSettings, DiskState, NodeState};
 use crate::limits::{BUCKETS_MAX, TXNS_MAX};
 use crate::plan::Plan;
-use crate::system::{NewDisk, NewNode, SystemChange};
+use crate::system::{LayoutChange, NewDisk, NewNode, SystemChange};
 
 pub(crate) fn new_disk(disk: DiskId) -> NewDisk {
     NewDisk { disk, capacity_bytes: 1 << 40 }
@@ -103,8 +104,24 @@ impl Script {
                 node.disks.push(new_disk(DiskId::from_u128(number(disk))));
                 SystemChange::Register { node }
             }
+            ["join", node, disks, "disks", zone] => SystemChange::Join { node: new_node(number(node), number(disks), &[zone]) },
+            ["layout", planned_on, rest @ ..] => {
+                SystemChange::SetLayout { planned_on: planned_on.parse().unwrap(), change: layout_change(rest) }
+            }
+            ["voters", group, from, "to", to] => {
+                let nodes = |list: &str| list.split(',').map(|node| NodeId::from_u128(number(node))).collect();
+                SystemChange::SetVoters { group: GroupId(group.parse().unwrap()), from: nodes(from), to: nodes(to) }
+            }
+            ["rebuild", "after", seconds] => {
+                let rebuild_after = Duration::from_secs(seconds.parse().unwrap());
+                SystemChange::SetSettings { settings: ClusterSettings { rebuild_after } }
+            }
             ["node", node, state] => {
-                let state = if *state == "up" { NodeState::Up } else { NodeState::Down };
+                let state = match *state {
+                    "up" => NodeState::Up,
+                    "down" => NodeState::Down,
+                    state => panic!("no such state: {state}"),
+                };
                 SystemChange::SetNodeState { node: NodeId::from_u128(number(node)), state }
             }
             ["disk", disk, state] => {
@@ -143,16 +160,30 @@ impl Script {
             match &before.map {
                 Some(before) => {
                     write!(self.out, " moved {}", Plan::between(before, map, 0).slots_moved).unwrap();
-                    for (id, node) in &map.nodes {
-                        let old = &before.nodes[id];
-                        if old != node {
-                            write!(self.out, " node {} {:?} {} {}", id.as_u128(), node.state, node.address, node.zone).unwrap();
+                    if before.layout != map.layout {
+                        write!(self.out, " layout {}", map.layout).unwrap();
+                    }
+                    for (id, node) in map.nodes.iter().filter(|(id, node)| before.nodes.get(id) != Some(node)) {
+                        write!(self.out, " node {} {:?} {} {}", id.as_u128(), node.state, node.address, node.zone).unwrap();
+                        if !before.nodes.contains_key(id) {
+                            write!(self.out, " replica {}", node.replica).unwrap();
                         }
                     }
-                    for (id, disk) in &map.disks {
-                        if before.disks.get(id) != Some(disk) {
-                            write!(self.out, " disk {} {:?}", id.as_u128(), disk.state).unwrap();
-                        }
+                    for (id, disk) in map.disks.iter().filter(|(id, disk)| before.disks.get(id) != Some(disk)) {
+                        write!(self.out, " disk {} {:?} {:?}", id.as_u128(), disk.role, disk.state).unwrap();
+                    }
+                    for id in before.nodes.keys().filter(|id| !map.nodes.contains_key(id)) {
+                        write!(self.out, " without node {}", id.as_u128()).unwrap();
+                    }
+                    for id in before.disks.keys().filter(|id| !map.disks.contains_key(id)) {
+                        write!(self.out, " without disk {}", id.as_u128()).unwrap();
+                    }
+                    for (group, voters) in map.groups.iter().filter(|(group, voters)| before.groups.get(group) != Some(voters)) {
+                        let voters: Vec<u128> = voters.iter().map(|node| node.as_u128()).collect();
+                        write!(self.out, " group {group} {voters:?}").unwrap();
+                    }
+                    if before.settings != map.settings {
+                        write!(self.out, " {:?}", map.settings).unwrap();
                     }
                 }
                 None => {
@@ -172,6 +203,21 @@ impl Script {
             None => Ok(()),
         }
         .unwrap();
+    }
+}
+
+fn layout_change(words: &[&str]) -> LayoutChange {
+    let disk = |text: &str| DiskId::from_u128(text.parse().unwrap());
+    let disks = |list: &str| list.split(',').map(disk).collect();
+    match words {
+        ["take-in", list] => LayoutChange::TakeIn { disks: disks(list) },
+        ["drain", list] => LayoutChange::Drain { disks: disks(list) },
+        ["keep", list] => LayoutChange::Keep { disks: disks(list) },
+        ["weigh", one, bytes] => LayoutChange::Weigh { disk: disk(one), weight_bytes: bytes.parse().ok() },
+        ["remove-disks", list] => LayoutChange::RemoveDisks { disks: disks(list) },
+        ["remove-node", node] => LayoutChange::RemoveNode { node: NodeId::from_u128(node.parse().unwrap()) },
+        ["profile", profile] => LayoutChange::SetProfile { profile: profile.parse().unwrap() },
+        words => panic!("no such change of layout: {words:?}"),
     }
 }
 
