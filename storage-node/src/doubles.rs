@@ -9,18 +9,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use placement_map::{ClusterMap, Disk, DiskState, Node, NodeState, Ring};
+use placement_map::{ClusterMap, Disk, DiskRole, Node, NodeState, Ring};
 use placement_types::{
-    ByteRange, ChunkId, ClusterId, DiskId, Env, Epoch, GroupId, NodeId, Profile, ReplicaId, SLOTS, ShardId, Slot, TxnId, ZoneName,
+    ByteRange, ChunkId, ClusterId, DiskId, Env, GroupId, NodeId, Profile, ReplicaId, SLOTS, ShardId, Slot, TxnId, ZoneName,
 };
 use storage_node_kv::{Durability, Kv, MemoryKv, Overlay};
 use storage_node_proto::api::{
-    ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, NodeApi, Nodes, Owner, ShardApi, ShardError, WriteChunk,
-    WriteShard,
+    ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, NodeApi, Nodes, Owner, ShardApi, ShardError, UpkeepApi,
+    WriteChunk, WriteShard,
 };
 use storage_node_proto::command::{Command, Outcome};
 use storage_node_proto::object::ChunkEntry;
 use storage_node_proto::query::{Answer, Query};
+use storage_node_proto::upkeep::UpkeepReport;
 use tokio::sync::watch;
 
 use crate::coordinator::Coordinator;
@@ -231,6 +232,13 @@ impl MetaApi for FakeNode {
     }
 }
 
+#[async_trait]
+impl UpkeepApi for FakeNode {
+    async fn upkeep(&self) -> Result<UpkeepReport, ShardError> {
+        Ok(UpkeepReport::default())
+    }
+}
+
 /// Nodes by id.
 #[derive(Default)]
 pub(crate) struct FakeNodes {
@@ -257,16 +265,9 @@ pub(crate) fn disk_id(node: usize, disk: usize) -> DiskId {
 pub(crate) fn map(nodes: usize, disks: usize, profile: Profile) -> ClusterMap {
     let all: Vec<DiskId> = (0..disks).flat_map(|disk| (0..nodes).map(move |node| disk_id(node, disk))).collect();
     let row = |start: usize| (0..all.len()).map(|at| all[(start + at) % all.len()]).collect();
-    let entry = |node: usize, disk: usize| Disk {
-        id: disk_id(node, disk),
-        node: node_id(node),
-        capacity_bytes: 1 << 40,
-        state: DiskState::Good,
-    };
+    let entry = |node: usize, disk: usize| Disk::new(disk_id(node, disk), node_id(node), 1 << 40, DiskRole::InUse);
     ClusterMap {
-        cluster: ClusterId::from_u128(1),
-        epoch: Epoch(1),
-        profile,
+        next_replica: ReplicaId(nodes as u64 + 1),
         nodes: (0..nodes)
             .map(|node| {
                 let entry = Node {
@@ -283,6 +284,7 @@ pub(crate) fn map(nodes: usize, disks: usize, profile: Profile) -> ClusterMap {
         ring: Ring { rows: (0..16).map(row).collect() },
         groups: BTreeMap::from([(GroupId::SYSTEM, vec![node_id(0)]), (GroupId(1), vec![node_id(0)])]),
         slots: vec![GroupId(1); usize::from(SLOTS)],
+        ..ClusterMap::empty(ClusterId::from_u128(1), profile)
     }
 }
 

@@ -14,6 +14,8 @@ use crate::coordinator::Coordinator;
 use crate::group_client::GroupClient;
 use crate::holders::Holders;
 use crate::limits::Limits;
+use crate::meter::Meter;
+use crate::throttle::Throttle;
 
 /// Tells which metadata groups this node leads. Advice: the proof comes with each query and proposal.
 pub(crate) trait Leadership: Send + Sync {
@@ -29,6 +31,8 @@ pub(crate) struct Duties {
     pub groups: GroupClient,
     pub holders: Holders,
     pub coordinator: Coordinator,
+    pub throttle: Arc<Throttle>,
+    pub meter: Arc<Meter>,
 }
 
 impl Duties {

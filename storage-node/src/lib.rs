@@ -5,7 +5,7 @@
 //! ChunkApi  coordinator/   codes a chunk onto disks, reads it back         (write.rs, read.rs)
 //! ShardApi  shard_service  the disks of this node                          (disks.rs, local_disk.rs -> -store)
 //! MetaApi   meta_service   the metadata groups of this node                (-> storage-node-consensus, -meta)
-//! duties    gc, orphans, repair, maintenance, groups                       (duties.rs paces them)
+//! duties    gc, orphans, survey, repair, rebalance, maintenance, groups    (duties.rs is their context)
 //! ```
 //!
 //! What it guarantees:
@@ -17,6 +17,7 @@
 //! (storage-node-proto). Nodes meet only through [`Nodes`](storage_node_proto::api::Nodes).
 
 mod coordinator;
+mod diagnosis;
 mod disks;
 #[cfg(test)]
 mod doubles;
@@ -30,14 +31,18 @@ mod limits;
 mod local_disk;
 mod maintenance;
 mod meta_service;
+mod meter;
 mod metrics;
 mod node;
 mod orphans;
+mod rebalance;
 mod repair;
 mod shard_service;
+mod survey;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 pub use disks::DiskDir;
 pub use error::StartError;

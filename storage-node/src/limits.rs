@@ -27,8 +27,30 @@ pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(20);
 /// How many entries of its gc or repair queue a group is asked for at once; with full manifest entries some 100 KiB.
 pub(crate) const QUEUE_PAGE: u32 = 512;
 
-/// How many chunks of one group are repaired at a time: repair leaves most of the disks and network to clients.
-pub(crate) const REPAIRS_AT_ONCE: usize = 2;
+/// How many chunks of one group are repaired or moved at a time: enough to keep the disks of an idle cluster busy.
+pub(crate) const REPAIRS_AT_ONCE: usize = 4;
+
+/// How many pieces of background work a node does at a time, whatever group they are for: each holds a few stripes.
+pub(crate) const BACKGROUND_AT_ONCE: usize = 8;
+
+/// While clients are served, background work rests this many times as long as it worked.
+pub(crate) const BUSY_REST: u32 = 3;
+
+/// But never longer at a stretch: a piece that waited for a deadline is no measure of the load.
+pub(crate) const REST_MAX: Duration = Duration::from_secs(5);
+
+/// Clients count as being served this long after their last request.
+pub(crate) const BUSY_FOR: Duration = Duration::from_millis(250);
+
+/// How many chunks of a survey are asked for at once; with full manifest entries some 400 KiB.
+pub(crate) const SURVEY_PAGE: u32 = 2048;
+
+/// How many chunks that need something one survey remembers, the most endangered: their entries take some 2 MiB. The next
+/// survey finds the others.
+pub(crate) const SURVEY_NEEDS_MAX: usize = 4096;
+
+/// The window in which the rate of repair and rebalance is measured.
+pub(crate) const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// How many shards one delete call names.
 pub(crate) const DELETE_BATCH: usize = 1024;
@@ -75,6 +97,8 @@ pub struct Limits {
     pub read_stripe: Duration,
     /// A delete, query or other small call to a peer.
     pub call: Duration,
+    /// Copying one shard to another disk: at most 16 MiB, also over a poor network.
+    pub move_shard: Duration,
     /// How long a failed write may try to delete what it left before it says so.
     pub cleanup: Duration,
     /// A proposal or read barrier: it covers an election and a slow disk, and ends before a peer stops waiting for it.
@@ -89,6 +113,15 @@ pub struct Limits {
     /// How often all shards are asked about, not only those whose lease ran out: it finds what a disk brought back.
     pub orphan_full_interval: Duration,
     pub repair_interval: Duration,
+    /// How often the node looks whether a group it leads wants a survey: when the map places otherwise than at the last one, or
+    /// the last one left something to do.
+    pub survey_look: Duration,
+    /// How long to wait before the next survey when nothing that the last one found could be done.
+    pub survey_rest: Duration,
+    /// How long a disk that did not take a shard is not tried for it again.
+    pub target_rest: Duration,
+    /// A group is surveyed at least this often, for the risk view.
+    pub survey_interval: Duration,
     /// Checkpoints bound how much of a segment's tail a restart has to scan.
     pub maintenance_interval: Duration,
     /// Transaction outcomes and fences older than this are forgotten; no request is retried for so long.
@@ -110,6 +143,7 @@ impl Default for Limits {
             read_hedge: Duration::from_secs(1),
             read_stripe: Duration::from_secs(20),
             call: Duration::from_secs(10),
+            move_shard: Duration::from_secs(60),
             cleanup: Duration::from_secs(3),
             propose: Duration::from_secs(7),
             gc_grace: Duration::from_secs(15 * 60),
@@ -118,6 +152,10 @@ impl Default for Limits {
             orphan_interval: Duration::from_secs(20 * 60),
             orphan_full_interval: Duration::from_secs(24 * 60 * 60),
             repair_interval: Duration::from_secs(5),
+            survey_look: Duration::from_secs(2),
+            survey_rest: Duration::from_secs(20),
+            target_rest: Duration::from_secs(10 * 60),
+            survey_interval: Duration::from_secs(60 * 60),
             maintenance_interval: Duration::from_secs(30),
             forget_after: Duration::from_secs(7 * 24 * 60 * 60),
             forget_interval: Duration::from_secs(60 * 60),

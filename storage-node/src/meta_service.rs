@@ -83,6 +83,8 @@ fn is_small(query: &Query) -> bool {
         | Query::ListParts { .. }
         | Query::Garbage { .. }
         | Query::Degraded { .. }
+        | Query::Survey { .. }
+        | Query::Holdings { .. }
         | Query::Referenced { .. } => false,
     }
 }

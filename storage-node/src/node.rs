@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use parking_lot::Mutex;
 use placement_proto::api::{Heartbeat, MapWatch};
 use placement_types::{ByteRange, ClusterId, DiskId, Env, GroupId, NodeId, ReplicaId, ShardId, TaskHandle};
@@ -15,11 +16,12 @@ use storage_node_consensus::{Config, Consensus, Machine, Machines, Transport};
 use storage_node_kv::{Kv, KvError, RocksKv, RocksOptions};
 use storage_node_proto::api::{
     ByteStream, ChunkApi, ChunkError, DiskHealth, DiskReport, GroupReport, MetaApi, MetaError, Nodes, RaftApi, ShardApi,
-    ShardError, WriteChunk, WriteShard,
+    ShardError, UpkeepApi, WriteChunk, WriteShard,
 };
 use storage_node_proto::command::{Command, Outcome};
 use storage_node_proto::object::ChunkEntry;
 use storage_node_proto::query::{Answer, Query};
+use storage_node_proto::upkeep::UpkeepReport;
 use storage_node_store::IndexOpener;
 
 use crate::coordinator::Coordinator;
@@ -32,7 +34,9 @@ use crate::limits::Limits;
 use crate::meta_service::{MetaMachine, MetaService};
 use crate::orphans::OrphanScrub;
 use crate::shard_service::ShardService;
+use crate::survey::Surveys;
 use crate::suspects::Suspects;
+use crate::throttle::Throttle;
 use crate::{gc, groups, maintenance, repair};
 
 /// Opens a key-value store in a directory, making an empty one where there is none.
@@ -92,7 +96,8 @@ struct Inner {
     disks: Arc<Disks>,
     meta: MetaService,
     shards: ShardService,
-    coordinator: Coordinator,
+    duties: Duties,
+    surveys: Arc<Surveys>,
     tasks: Mutex<Vec<TaskHandle>>,
 }
 
@@ -113,7 +118,7 @@ impl StorageNode {
         let consensus = Consensus::start(config, env.clone(), kv.clone(), transport, machines).await?;
 
         let meta = MetaService { env: env.clone(), consensus: consensus.clone(), maps: maps.clone(), limits: limits.clone() };
-        let shards = ShardService { disks: disks.clone() };
+        let shards = ShardService { disks: disks.clone(), maps: maps.clone() };
         let suspects = Arc::new(Suspects::new(env.clone(), limits.suspicion));
         let holders = Holders { me: node, local: Arc::new(shards.clone()), nodes: nodes.clone(), maps: maps.clone(), suspects };
         let coordinator = Coordinator { env: env.clone(), holders: holders.clone(), limits: limits.clone() };
@@ -125,10 +130,19 @@ impl StorageNode {
             maps: maps.clone(),
             limits: limits.clone(),
         };
-        let duties =
-            Duties { env, limits, leadership: Arc::new(meta.clone()), groups, holders, coordinator: coordinator.clone() };
-        let tasks = start_duties(&duties, &disks, &consensus);
-        let inner = Inner { node, maps, consensus, kv, disks, meta, shards, coordinator, tasks: Mutex::new(tasks) };
+        let duties = Duties {
+            throttle: Throttle::new(env.clone()),
+            env,
+            limits,
+            leadership: Arc::new(meta.clone()),
+            groups,
+            holders,
+            coordinator,
+            meter: Arc::default(),
+        };
+        let surveys = Arc::new(Surveys::default());
+        let tasks = start_duties(&duties, &disks, &consensus, &surveys);
+        let inner = Inner { node, maps, consensus, kv, disks, meta, shards, duties, surveys, tasks: Mutex::new(tasks) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -202,11 +216,12 @@ async fn open_state(env: &Env, dir: PathBuf, open: KvOpener) -> Result<Arc<dyn K
     opened.await.map_err(|source| StartError::State { path, source })
 }
 
-fn start_duties(duties: &Duties, disks: &Arc<Disks>, consensus: &Consensus) -> Vec<TaskHandle> {
+fn start_duties(duties: &Duties, disks: &Arc<Disks>, consensus: &Consensus, surveys: &Arc<Surveys>) -> Vec<TaskHandle> {
     let (env, limits) = (&duties.env, &duties.limits);
     let (me, maps) = (duties.holders.me, duties.holders.maps.clone());
     let follow = groups::follow(env.clone(), limits.groups_interval, consensus.clone(), maps, me);
     let (for_gc, for_repair, for_forget) = (duties.clone(), duties.clone(), duties.clone());
+    let (for_survey, surveys) = (duties.clone(), surveys.clone());
     let mut tasks = vec![
         env.spawn("group-follower", follow),
         env.spawn("gc", async move {
@@ -219,6 +234,12 @@ fn start_duties(duties: &Duties, disks: &Arc<Disks>, consensus: &Consensus) -> V
             loop {
                 for_repair.pause(for_repair.limits.repair_interval).await;
                 repair::round(&for_repair).await;
+            }
+        }),
+        env.spawn("survey", async move {
+            loop {
+                for_survey.pause(for_survey.limits.survey_look).await;
+                surveys.round(&for_survey).await;
             }
         }),
         env.spawn("forget", async move {
@@ -263,11 +284,15 @@ impl MetaApi for StorageNode {
 #[async_trait]
 impl ChunkApi for StorageNode {
     async fn write_chunk(&self, request: WriteChunk, body: ByteStream<ChunkError>) -> Result<ChunkEntry, ChunkError> {
-        self.inner.coordinator.write_chunk(request, body).await
+        let _serving = self.inner.duties.throttle.serve();
+        self.inner.duties.coordinator.write_chunk(request, body).await
     }
 
     async fn read_chunk(&self, entry: ChunkEntry, range: ByteRange) -> Result<ByteStream<ChunkError>, ChunkError> {
-        self.inner.coordinator.read_chunk(entry, range).await
+        let serving = self.inner.duties.throttle.serve();
+        let pieces = self.inner.duties.coordinator.read_chunk(entry, range).await?;
+        // The client is served as long as the stream lives.
+        Ok(pieces.inspect(move |_| _ = &serving).boxed())
     }
 }
 
@@ -293,6 +318,13 @@ impl ShardApi for StorageNode {
 
     async fn disks(&self) -> Result<Vec<DiskReport>, ShardError> {
         self.inner.shards.disks().await
+    }
+}
+
+#[async_trait]
+impl UpkeepApi for StorageNode {
+    async fn upkeep(&self) -> Result<UpkeepReport, ShardError> {
+        Ok(self.inner.surveys.report(&self.inner.duties))
     }
 }
 

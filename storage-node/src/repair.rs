@@ -1,28 +1,28 @@
-//! Repair: gives degraded chunks the shards they lack.
+//! Repair: gives chunks the shards they lack.
 //!
-//! The leader of a group works through its degraded queue. For each chunk it picks a good disk for every empty slot, reads
-//! the chunk (any k shards, verified against the chunk's hash), codes it again, writes only the missing shards, and moves
-//! each slot by compare-and-swap (I6). Until the swap nothing refers to the new shard; if the chunk was deleted or repaired
-//! by somebody else meanwhile, the swap answers so and the new shard is left to the disk's scrub. It is *not* deleted here:
-//! the somebody else may have written it to the same disk (P19, X9).
-
-use std::collections::{BTreeMap, BTreeSet};
+//! For each chunk it picks a disk for every slot that has none to be had ([`crate::diagnosis`]), reads the chunk (any k shards,
+//! verified against the chunk's hash), codes it again, writes only the missing shards, and moves each slot by compare-and-swap
+//! (I6). Until the swap nothing refers to the new shard; if the chunk was deleted or repaired by somebody else meanwhile, the
+//! swap answers so and the new shard is left to the disk's scrub. It is *not* deleted here: the somebody else may have written
+//! it to the same disk (P19, X9).
+//!
+//! Chunks come from two sides: the degraded queue has those that were written with too few shards, soon after; the survey
+//! ([`crate::survey`]) finds those that lost some since.
 
 use futures::StreamExt;
-use placement_map::ClusterMap;
-use placement_types::{ByteRange, DiskId, GroupId, NodeId, TxnId};
+use placement_types::{ByteRange, DiskId, GroupId, TxnId};
 use storage_node_proto::api::{ChunkApi, ChunkError, MetaError, Owner};
-use storage_node_proto::command::{Change, Command, Degraded, Outcome};
-use storage_node_proto::object::ChunkEntry;
+use storage_node_proto::command::{Change, Command, FiledChunk, Outcome};
 use storage_node_proto::query::{Answer, Query};
 
 use crate::coordinator::{Leftovers, ShardSet, Target, write_shards};
+use crate::diagnosis::{Cause, Need, diagnose};
 use crate::duties::Duties;
 use crate::limits::{PAGES_PER_ROUND_MAX, QUEUE_PAGE, REPAIRS_AT_ONCE};
 use crate::metrics;
 
 #[derive(Debug, thiserror::Error)]
-enum RepairError {
+pub(crate) enum RepairError {
     #[error(transparent)]
     Chunk(#[from] ChunkError),
     #[error(transparent)]
@@ -31,7 +31,7 @@ enum RepairError {
     OtherContent,
 }
 
-/// One round over the groups this node leads.
+/// One round over the degraded queues of the groups this node leads.
 pub(crate) async fn round(duties: &Duties) {
     for group in duties.leadership.led_groups() {
         if let Err(error) = repair_group(duties, group).await {
@@ -61,8 +61,14 @@ pub(crate) async fn repair_group(duties: &Duties, group: GroupId) -> Result<usiz
     Ok(filled)
 }
 
-async fn repair_or_warn(duties: &Duties, group: GroupId, degraded: Degraded) -> usize {
-    match repair_chunk(duties, group, &degraded).await {
+async fn repair_or_warn(duties: &Duties, group: GroupId, degraded: FiledChunk) -> usize {
+    let Some(map) = duties.holders.maps.borrow().clone() else { return 0 };
+    let diagnosis = diagnose(&map, &degraded.entry, &[]);
+    let needs: Vec<Need> = diagnosis.placed(Cause::Lost).copied().collect();
+    if needs.is_empty() {
+        return 0;
+    }
+    match duties.throttle.background(rebuild(duties, group, &degraded, &needs)).await {
         Ok(filled) => filled,
         Err(error) => {
             metrics::repair_failed();
@@ -72,18 +78,15 @@ async fn repair_or_warn(duties: &Duties, group: GroupId, degraded: Degraded) -> 
     }
 }
 
-async fn repair_chunk(duties: &Duties, group: GroupId, degraded: &Degraded) -> Result<usize, RepairError> {
-    let entry = &degraded.entry;
-    let Some(map) = duties.holders.maps.borrow().clone() else { return Ok(0) };
-    let slot = degraded.shelf.slot();
+/// Rebuilds the shards that are needed, each with a disk to go to. Returns how many slots were filled.
+pub(crate) async fn rebuild(duties: &Duties, group: GroupId, chunk: &FiledChunk, needs: &[Need]) -> Result<usize, RepairError> {
+    let entry = &chunk.entry;
     // Each shard is written under the transaction of the command that will move its slot: if that never commits, the scrub
     // can fence the one transaction and delete the one shard.
-    let targets: Vec<Option<Target>> = pick_targets(&map, entry)
-        .into_iter()
-        .map(|disk| Some(Target { disk: disk?, owner: Owner { txn: TxnId::random(&duties.env), slot } }))
-        .collect();
-    if targets.iter().flatten().next().is_none() {
-        return Ok(0);
+    let mut targets: Vec<Option<Target>> = vec![None; entry.shards.len()];
+    for need in needs {
+        let owner = Owner { txn: TxnId::random(&duties.env), slot: chunk.shelf.slot() };
+        targets[need.index] = need.to.map(|disk| Target { disk, owner });
     }
     let set = ShardSet {
         chunk: entry.chunk,
@@ -100,60 +103,43 @@ async fn repair_chunk(duties: &Duties, group: GroupId, degraded: &Degraded) -> R
         return Err(RepairError::OtherContent);
     }
     let mut filled = 0;
-    for (index, target) in set.targets.iter().enumerate() {
-        let (Some(Target { disk, owner }), Ok(index_byte)) = (*target, u8::try_from(index)) else { continue };
-        if stored.acked[index] != Some(disk) {
+    for need in needs {
+        let Some(Target { disk, owner }) = set.targets[need.index] else { continue };
+        if stored.acked[need.index] != Some(disk) {
             continue;
         }
-        let change = Change::MoveShard {
-            shelf: degraded.shelf,
-            key: degraded.key.clone(),
-            owner: degraded.owner,
-            chunk: entry.chunk,
-            index: index_byte,
-            from: entry.shards[index],
-            to: Some(disk),
-        };
-        let command = Command { txn: owner.txn, time: duties.env.now(), change };
-        match duties.groups.mutate(group, &command).await? {
-            Outcome::Done => {
-                filled += 1;
-                metrics::shard_repaired();
-            }
-            outcome => tracing::info!(chunk = %entry.chunk, index, ?outcome, "a repaired shard was not taken"),
+        duties.meter.add(&duties.env, entry.shard_bytes());
+        if swap(duties, group, chunk, need.index, disk, owner.txn).await? {
+            filled += 1;
+            metrics::shard_repaired();
         }
     }
     Ok(filled)
 }
 
-/// A disk for every slot that has none, or whose disk was removed from the cluster: the planned one, else another of the plan,
-/// else any good disk whose node has fewer than m shards of the chunk. `None` where a slot needs none, or nothing is free.
-fn pick_targets(map: &ClusterMap, entry: &ChunkEntry) -> Vec<Option<DiskId>> {
-    let plan = map.plan_write(entry.chunk, entry.profile);
-    let mut used: BTreeSet<DiskId> = entry.shards.iter().flatten().copied().collect();
-    let mut on_node: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for disk in used.iter().filter_map(|disk| map.disks.get(disk)) {
-        *on_node.entry(disk.node).or_default() += 1;
+/// Gives a slot to the disk on which its shard was written and fsynced under `txn`; `false` when the slot is not what was
+/// read any more, and the new shard is an orphan.
+pub(crate) async fn swap(
+    duties: &Duties,
+    group: GroupId,
+    chunk: &FiledChunk,
+    index: usize,
+    to: DiskId,
+    txn: TxnId,
+) -> Result<bool, MetaError> {
+    let change = Change::MoveShard {
+        shelf: chunk.shelf,
+        key: chunk.key.clone(),
+        owner: chunk.owner,
+        chunk: chunk.entry.chunk,
+        index: u8::try_from(index).expect("a profile is narrower than 256"),
+        from: chunk.entry.shards[index],
+        to: Some(to),
+    };
+    let command = Command { txn, time: duties.env.now(), change };
+    let outcome = duties.groups.mutate(group, &command).await?;
+    if outcome != Outcome::Done {
+        tracing::info!(chunk = %chunk.entry.chunk, index, ?outcome, "a shard's new place was not taken");
     }
-    let mut targets = vec![None; entry.shards.len()];
-    for (index, disk) in entry.shards.iter().enumerate() {
-        if disk.is_some_and(|disk| map.disks.contains_key(&disk)) {
-            continue;
-        }
-        let free = |disk: &DiskId| !used.contains(disk) && map.takes_shards(*disk);
-        let crowd = |disk: &DiskId| on_node.get(&map.disks[disk].node).copied().unwrap_or(0);
-        let planned = plan.get(index).copied().flatten().filter(free);
-        let in_plan = || plan.iter().flatten().copied().filter(free).min_by_key(crowd);
-        let anywhere = || {
-            let others = map.ring.row(entry.chunk).iter().chain(map.disks.keys()).copied();
-            others.filter(free).filter(|disk| crowd(disk) < entry.profile.parity()).min_by_key(crowd)
-        };
-        let target = planned.or_else(in_plan).or_else(anywhere);
-        if let Some(target) = target {
-            used.insert(target);
-            *on_node.entry(map.disks[&target].node).or_default() += 1;
-            targets[index] = Some(target);
-        }
-    }
-    targets
+    Ok(outcome == Outcome::Done)
 }

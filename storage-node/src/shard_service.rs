@@ -1,12 +1,15 @@
 //! The shard service: the disks of this node, as peers and the coordinator here see them.
 //!
-//! It adds nothing to what a disk promises: a shard is acknowledged after its fsync, every unit read was verified.
+//! It adds nothing to what a disk promises: a shard is acknowledged after its fsync, every unit read was verified. It takes new
+//! shards only for disks that are in use: a writer with an older map must not fill what is being drained or was removed.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use placement_map::DiskRole;
+use placement_proto::api::MapWatch;
 use placement_types::{DiskId, ShardId};
 use storage_node_proto::api::{ByteStream, DiskReport, ShardApi, ShardError, WriteShard};
 use storage_node_store::{Owner, ReadError, WriteError};
@@ -19,11 +22,23 @@ use crate::local_disk::{Called, LocalDisk};
 #[derive(Clone)]
 pub(crate) struct ShardService {
     pub disks: Arc<Disks>,
+    pub maps: MapWatch,
 }
 
 impl ShardService {
     fn disk(&self, disk: DiskId) -> Result<&Arc<LocalDisk>, ShardError> {
         self.disks.get(disk).ok_or(ShardError::NoSuchDisk { disk })
+    }
+
+    /// Whether the newest map here wants new shards on the disk. Before there is one, nobody writes but those who have.
+    fn check_in_use(&self, disk: DiskId) -> Result<(), ShardError> {
+        let map = self.maps.borrow();
+        let Some(map) = map.as_ref() else { return Ok(()) };
+        match map.disks.get(&disk).map(|disk| disk.role) {
+            Some(DiskRole::InUse) => Ok(()),
+            Some(DiskRole::Draining | DiskRole::Joining) => Err(ShardError::Full { disk }),
+            None => Err(ShardError::NoSuchDisk { disk }),
+        }
     }
 }
 
@@ -31,6 +46,7 @@ impl ShardService {
 impl ShardApi for ShardService {
     async fn write_shard(&self, request: WriteShard, mut units: ByteStream<ShardError>) -> Result<(), ShardError> {
         let disk = self.disk(request.disk)?;
+        self.check_in_use(request.disk)?;
         let owner = Owner { txn: request.owner.txn, slot: request.owner.slot };
         let mut writer = disk.store().writer(request.shard, owner, request.profile);
         // A unit stream that fails drops the writer: an unfinished shard was never there.

@@ -1,6 +1,8 @@
 //! Garbage collection, the orphan scrub and repair, end to end: real disks on a simulated file system, the real metadata state
 //! machine, several nodes in one process. Time is paused.
 
+mod survey;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,7 @@ use crate::limits::Limits;
 use crate::local_disk::LocalDisk;
 use crate::orphans::OrphanScrub;
 use crate::shard_service::ShardService;
+use crate::throttle::Throttle;
 use crate::{gc, maintenance, repair};
 
 /// Some nodes with one disk each; node 0 leads the only group and coordinates.
@@ -56,7 +59,7 @@ impl Cluster {
             disks.push(Arc::new(Disks::open(&env, cluster, node_id(node), &[dir], &index).await.unwrap()));
         }
         let limits = Arc::new(Limits::default());
-        let local: Arc<dyn ShardApi> = Arc::new(ShardService { disks: disks[0].clone() });
+        let local: Arc<dyn ShardApi> = Arc::new(ShardService { disks: disks[0].clone(), maps: watch.clone() });
         let holders = Holders { me: node_id(0), local, nodes: peers.clone(), maps: watch.clone(), suspects: suspects(&env) };
         let coordinator = Coordinator { env: env.clone(), holders: holders.clone(), limits: limits.clone() };
         let groups = GroupClient {
@@ -67,14 +70,16 @@ impl Cluster {
             maps: watch,
             limits: limits.clone(),
         };
-        let duties = Duties { env: env.clone(), limits, leadership: meta.clone(), groups, holders, coordinator };
+        let throttle = Throttle::new(env.clone());
+        let meter = Arc::default();
+        let duties = Duties { env: env.clone(), limits, leadership: meta.clone(), groups, holders, coordinator, throttle, meter };
         let cluster = Self { env, duties, disks, peers, maps, meta, profile };
         (1..nodes).for_each(|node| cluster.connect(node));
         cluster
     }
 
     fn connect(&self, node: usize) {
-        let shards = Arc::new(ShardService { disks: self.disks[node].clone() });
+        let shards = Arc::new(ShardService { disks: self.disks[node].clone(), maps: self.maps.subscribe() });
         self.peers.nodes.lock().insert(node_id(node), Arc::new(FakeNode { shards, meta: Some(self.meta.clone()) }));
     }
 
@@ -318,7 +323,7 @@ async fn a_shard_repaired_for_a_deleted_object_is_an_orphan_and_nothing_more() {
     let shard = ShardId { chunk: entry.chunk, index: hole as u8 };
     let owner = Owner { txn: TxnId::random(&cluster.env), slot: SHELF.slot() };
     let request = WriteShard { disk: disk_id(3, 0), shard, owner, profile: entry.profile };
-    let service = ShardService { disks: cluster.disks[3].clone() };
+    let service = ShardService { disks: cluster.disks[3].clone(), maps: cluster.maps.subscribe() };
     let units = || futures::stream::iter([Ok(Bytes::from_static(b"unit"))]).boxed();
     service.write_shard(request, units()).await.unwrap();
     service.write_shard(request, units()).await.unwrap();

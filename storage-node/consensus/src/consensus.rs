@@ -27,6 +27,7 @@ pub(crate) enum Request {
     Propose { group: GroupId, entry: Bytes, reply: oneshot::Sender<Result<Bytes, ProposeError>> },
     Read { group: GroupId, reply: oneshot::Sender<Result<(), ReadError>> },
     Members { group: GroupId, voters: Vec<ReplicaId>, learners: Vec<ReplicaId>, reply: MembersReply },
+    Lagging { group: GroupId, reply: oneshot::Sender<Option<Vec<ReplicaId>>> },
     Transfer { group: GroupId, to: ReplicaId, reply: oneshot::Sender<Result<(), TransferError>> },
     Shutdown { reply: oneshot::Sender<()> },
 }
@@ -182,6 +183,12 @@ impl Consensus {
             Err(Unasked::Refused) => Err(MembersError::Stopped),
             Err(Unasked::Forgotten) => Err(MembersError::Unknown),
         }
+    }
+
+    /// The voters and learners that are not known to have nearly all of the log; `None` when this node does not lead the group,
+    /// or has stopped. A learner that does not lag may become a voter without holding anybody up.
+    pub async fn lagging(&self, group: GroupId) -> Option<Vec<ReplicaId>> {
+        self.ask(|reply| Request::Lagging { group, reply }).await.ok().flatten()
     }
 
     /// Hands leadership to another voter; proposals meanwhile hear `Busy`. Returns once this node follows.

@@ -308,6 +308,9 @@ impl Driver {
                 Some(group) => group.change_members(&voters, &learners, reply),
                 None => drop(reply.send(Err(MembersError::NoGroup { group }))),
             },
+            Request::Lagging { group, reply } => {
+                let _ = reply.send(self.groups.get(&group).and_then(Group::lagging));
+            }
             Request::Transfer { group, to, reply } => match self.groups.get_mut(&group) {
                 Some(group) => group.transfer(to, self.now + u64::from(self.config.election_ticks) + 1, reply),
                 None => drop(reply.send(Err(TransferError::NoGroup { group }))),
@@ -326,6 +329,7 @@ impl Driver {
             Request::Propose { reply, .. } => drop(reply.send(Err(ProposeError::Stopped))),
             Request::Read { reply, .. } => drop(reply.send(Err(ReadError::Stopped))),
             Request::Members { reply, .. } => drop(reply.send(Err(MembersError::Stopped))),
+            Request::Lagging { reply, .. } => drop(reply.send(None)),
             Request::Transfer { reply, .. } => drop(reply.send(Err(TransferError::Stopped))),
             Request::Shutdown { reply } => {
                 let stopping = self.stopping.as_mut().expect("requests are refused only while stopping");

@@ -90,3 +90,6 @@ pub const STALLED_WRITE_TICKS: u64 = 30;
 
 /// Ticks that a graceful stop waits for other replicas to take over.
 pub const HANDOVER_TICKS: u32 = 20;
+
+/// A replica that lacks fewer entries than this has caught up: it gets the rest within a few messages.
+pub(crate) const CAUGHT_UP_ENTRIES: u64 = 1000;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use placement_types::{ChunkId, ObjectKey, Timestamp, TxnId, UploadId};
 use storage_node_kv::{KvError, KvRead, Prefixed};
-use storage_node_proto::command::{Degraded, Garbage, Shelf};
+use storage_node_proto::command::{FiledChunk, Garbage, Shelf};
 use storage_node_proto::object::{Data, VersionBody, VersionSelector};
 use storage_node_proto::query::{Answer, ListRange, Query};
 
@@ -11,6 +11,7 @@ use crate::claims;
 use crate::format::{self, GarbageRow, Place, table};
 use crate::limits::{NAMES_MAX, PAGE_ITEMS_MAX};
 use crate::list;
+use crate::survey;
 use crate::view::{Stored, View};
 
 /// Answers a query. `state` must be one snapshot, because an answer is put together from several reads; that it is recent
@@ -48,19 +49,23 @@ pub fn answer(state: &dyn KvRead, query: &Query) -> Result<Answer, KvError> {
         Query::Garbage { before, after, limit } => garbage(view, *before, *after, *limit),
         Query::Degraded { after, limit } => degraded(view, *after, *limit),
         Query::Referenced { txns } => referenced(view, txns),
+        Query::Survey { after, limit, now } => survey::chunks(view, after.as_ref(), *limit, *now),
+        Query::Holdings { disks, after, limit } => survey::holdings(view, disks, after.as_ref(), *limit),
     }
 }
 
 fn beyond_limits(query: &Query) -> Option<&'static str> {
     let page = |limit: u32| (limit > PAGE_ITEMS_MAX).then_some("a page is longer than may be asked for");
-    let names = |count: usize| (count > NAMES_MAX).then_some("too many transactions");
+    let names = |count: usize| (count > NAMES_MAX).then_some("too many ids");
     match query {
         Query::ListObjects { list: ListRange { limit, .. }, .. }
         | Query::ListVersions { list: ListRange { limit, .. }, .. }
         | Query::ListUploads { list: ListRange { limit, .. }, .. }
         | Query::ListParts { limit, .. }
         | Query::Garbage { limit, .. }
-        | Query::Degraded { limit, .. } => page(*limit),
+        | Query::Degraded { limit, .. }
+        | Query::Survey { limit, .. } => page(*limit),
+        Query::Holdings { disks, limit, .. } => page(*limit).or(names(disks.len())),
         Query::Data { txns, .. } | Query::Referenced { txns } => names(txns.len()),
         Query::Version { .. } | Query::Upload { .. } | Query::CompletedUpload { .. } => None,
     }
@@ -77,7 +82,11 @@ fn shelf_of(query: &Query) -> Option<Shelf> {
         | Query::Upload { shelf, .. }
         | Query::CompletedUpload { shelf, .. }
         | Query::ListParts { shelf, .. } => Some(*shelf),
-        Query::Garbage { .. } | Query::Degraded { .. } | Query::Referenced { .. } => None,
+        Query::Garbage { .. }
+        | Query::Degraded { .. }
+        | Query::Referenced { .. }
+        | Query::Survey { .. }
+        | Query::Holdings { .. } => None,
     }
 }
 
@@ -160,7 +169,7 @@ fn degraded(view: View<'_>, after: Option<ChunkId>, limit: u32) -> Result<Answer
         None => vec![table::DEGRADED],
     };
     let rows = view.rows(&from, &Prefixed::end_of(&[table::DEGRADED]), count(limit))?;
-    let chunks: Result<Vec<Degraded>, KvError> =
+    let chunks: Result<Vec<FiledChunk>, KvError> =
         rows.iter().map(|(_, value)| format::decode_value("a degraded chunk", value)).collect();
     Ok(Answer::Degraded { chunks: chunks? })
 }
@@ -175,6 +184,6 @@ fn referenced(view: View<'_>, txns: &[TxnId]) -> Result<Answer, KvError> {
     Ok(Answer::Referenced { txns: referenced })
 }
 
-fn count(limit: u32) -> usize {
+pub(crate) fn count(limit: u32) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }

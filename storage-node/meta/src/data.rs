@@ -3,14 +3,14 @@
 //! A record is filed under its key and the transaction that wrote it, and belongs to exactly one version or part (I3).
 //! Completing an upload renames nothing: the version names the records of its parts.
 
+use bytes::Bytes;
 use placement_types::{ChunkId, DiskId, TxnId};
 use storage_node_kv::{KvError, Overlay};
-use storage_node_proto::command::{Degraded, Outcome};
+use storage_node_proto::command::{FiledChunk, Outcome};
 use storage_node_proto::object::{ChunkEntry, Data};
 
 use crate::apply::Entry;
 use crate::format::{self, DataRow, Departure, MovedFrom, Mover, Place, table};
-use crate::limits::RETURN_AFTER;
 use crate::view::View;
 use crate::{claims, garbage};
 
@@ -28,6 +28,7 @@ pub(crate) fn file(state: &mut Overlay<'_>, place: Place<'_>, txn: TxnId, data: 
     state.put(format::data_row(place, txn), format::encode_value(&row));
     claims::add(state, txn, 1)?;
     if let Data::Chunks(chunks) = data {
+        state.put(format::chunked_row(place, txn), Bytes::new());
         for chunk in chunks.iter().filter(|chunk| chunk.shards.contains(&None)) {
             owe(state, place, txn, chunk);
         }
@@ -43,6 +44,7 @@ pub(crate) fn drop_record(state: &mut Overlay<'_>, entry: Entry, place: Place<'_
     match row.data {
         Data::Inline(_) => claims::release(state, txn)?,
         Data::Chunks(chunks) => {
+            state.delete(format::chunked_row(place, txn));
             // The record's claim passes to its first chunk in the queue; the others need one each.
             claims::add(state, txn, (chunks.len() as u64).saturating_sub(1))?;
             for chunk in chunks {
@@ -73,7 +75,7 @@ pub(crate) fn move_shard(
     if chunk.shards.get(usize::from(slot.index)) != Some(&from) {
         return Ok(Outcome::Moved);
     }
-    row.departures.retain(|departure| departure.freed.is_none_or(|freed| entry.time < freed.plus(RETURN_AFTER)));
+    row.departures.retain(|departure| departure.counts_at(entry.time));
     if !may_move(chunk, &row.departures, slot, to) {
         return Ok(Outcome::PreconditionFailed);
     }
@@ -140,6 +142,6 @@ fn degraded_row(chunk: ChunkId) -> Vec<u8> {
 
 /// Tells repair that a chunk lacks shards.
 fn owe(state: &mut Overlay<'_>, place: Place<'_>, owner: TxnId, chunk: &ChunkEntry) {
-    let degraded = Degraded { shelf: place.shelf, key: place.key.clone(), owner, entry: chunk.clone() };
+    let degraded = FiledChunk { shelf: place.shelf, key: place.key.clone(), owner, entry: chunk.clone() };
     state.put(degraded_row(chunk.chunk), format::encode_value(&degraded));
 }

@@ -14,6 +14,7 @@
 //! | 06 | parts | shelf, key 00, upload (16), number (2) | `Part` |
 //! | 07 | completed uploads | shelf, key 00, upload (16) | [`Completed`] |
 //! | 08 | shelf fences | shelf | time of the fence |
+//! | 09 | records with chunks | shelf, key 00, transaction (16) | nothing: the record is in table 03 |
 //! | 10 | garbage | since (8), chunk (16), the transaction that dropped it (16) | [`GarbageRow`] |
 //! | 11 | garbage by chunk | chunk (16), since (8), transaction (16) | nothing |
 //! | 12 | degraded chunks | chunk (16) | `Degraded` |
@@ -25,10 +26,13 @@
 
 use bytes::Bytes;
 use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
-use placement_types::{ChunkId, DiskId, ObjectKey, Timestamp, TxnId, UploadId, codec_struct};
+use placement_types::{BucketId, ChunkId, DiskId, ObjectKey, Timestamp, TxnId, UploadId, codec_struct};
 use storage_node_kv::KvError;
 use storage_node_proto::command::{Garbage, Shelf};
 use storage_node_proto::object::{Checksum, Data, ObjectAttributes, ObjectRecord, Version, VersionBody, VersionId};
+use storage_node_proto::query::RecordPlace;
+
+use crate::limits::RETURN_AFTER;
 
 /// The newest version of the values.
 const VERSION: u16 = 1;
@@ -43,6 +47,7 @@ pub(crate) mod table {
     pub(crate) const PARTS: u8 = 0x06;
     pub(crate) const COMPLETED: u8 = 0x07;
     pub(crate) const FENCES: u8 = 0x08;
+    pub(crate) const CHUNKED: u8 = 0x09;
     pub(crate) const GARBAGE: u8 = 0x10;
     pub(crate) const GARBAGE_BY_CHUNK: u8 = 0x11;
     pub(crate) const DEGRADED: u8 = 0x12;
@@ -87,6 +92,13 @@ pub(crate) struct Departure {
     pub(crate) disk: DiskId,
     /// When the shard it left was deleted there; `None` while it waits for that.
     pub(crate) freed: Option<Timestamp>,
+}
+
+impl Departure {
+    /// Whether the slot may not return there yet.
+    pub(crate) fn counts_at(&self, now: Timestamp) -> bool {
+        self.freed.is_none_or(|freed| now < freed.plus(RETURN_AFTER))
+    }
 }
 
 /// Garbage with what to do once it is gone.
@@ -169,6 +181,24 @@ pub(crate) fn version_row(place: Place<'_>, sequence: u64) -> Vec<u8> {
 
 pub(crate) fn data_row(place: Place<'_>, txn: TxnId) -> Vec<u8> {
     place_row(table::DATA, place, &[&txn.to_bytes()])
+}
+
+pub(crate) fn chunked_row(place: Place<'_>, txn: TxnId) -> Vec<u8> {
+    place_row(table::CHUNKED, place, &[&txn.to_bytes()])
+}
+
+/// The place that a row of [`table::CHUNKED`] stands for.
+pub(crate) fn chunked_place(row: &[u8]) -> Result<RecordPlace, KvError> {
+    let corrupt = || KvError::Corrupt { detail: "a row of chunked records is not one".into() };
+    let (key, owner) = split_row(row)?;
+    let bucket = row.get(1..17).and_then(|bytes| bytes.try_into().ok()).ok_or_else(corrupt)?;
+    let index_shard = row.get(17..19).and_then(|bytes| bytes.try_into().ok()).ok_or_else(corrupt)?;
+    let owner = owner.try_into().map_err(|_| corrupt())?;
+    Ok(RecordPlace {
+        shelf: Shelf { bucket: BucketId::from_bytes(bucket), index_shard: u16::from_be_bytes(index_shard) },
+        key: key_of(key)?,
+        owner: TxnId::from_bytes(owner),
+    })
 }
 
 pub(crate) fn upload_row(place: Place<'_>, upload: UploadId) -> Vec<u8> {
@@ -285,7 +315,6 @@ fn read_value<T>(
 
 #[cfg(test)]
 mod tests {
-    use placement_types::BucketId;
     use storage_node_proto::object::DataRef;
 
     use super::*;
@@ -308,6 +337,16 @@ mod tests {
             assert_eq!(split_row(row).unwrap().0, key.as_bytes());
             assert_eq!(sequence_of(row).unwrap(), u64::MAX);
         }
+    }
+
+    #[test]
+    fn the_row_of_a_record_with_chunks_tells_its_place() {
+        for key in ["a", "é/\u{1}", &"k".repeat(1024)] {
+            let (key, owner) = (ObjectKey::parse(key).unwrap(), TxnId::from_u128(u128::MAX << 8));
+            let row = chunked_row(Place { shelf: shelf(), key: &key }, owner);
+            assert_eq!(chunked_place(&row).unwrap(), RecordPlace { shelf: shelf(), key, owner });
+        }
+        assert!(chunked_place(&[table::CHUNKED; 20]).is_err());
     }
 
     #[test]

@@ -78,6 +78,7 @@ mod garbage;
 pub mod limits;
 mod list;
 mod shelves;
+mod survey;
 mod transactions;
 mod uploads;
 mod versions;

@@ -13,6 +13,7 @@ use placement_types::{ByteRange, ChunkId, DiskId, GroupId, NodeId, Profile, Shar
 use crate::command::{Command, Outcome};
 use crate::object::ChunkEntry;
 use crate::query::{Answer, Query};
+use crate::upkeep::UpkeepReport;
 
 /// Bytes in order; after an error there is nothing more.
 pub type ByteStream<E> = BoxStream<'static, Result<Bytes, E>>;
@@ -28,9 +29,9 @@ pub enum Retry {
 }
 
 /// A storage node.
-pub trait NodeApi: MetaApi + ChunkApi + ShardApi {}
+pub trait NodeApi: MetaApi + ChunkApi + ShardApi + UpkeepApi {}
 
-impl<T: MetaApi + ChunkApi + ShardApi> NodeApi for T {}
+impl<T: MetaApi + ChunkApi + ShardApi + UpkeepApi> NodeApi for T {}
 
 /// Finds nodes: in the same process when they are there, else over the network.
 pub trait Nodes: Send + Sync {
@@ -164,6 +165,13 @@ pub trait ShardApi: Send + Sync {
 
     /// How the node's disks are.
     async fn disks(&self) -> Result<Vec<DiskReport>, ShardError>;
+}
+
+/// Tells how the data is.
+#[async_trait]
+pub trait UpkeepApi: Send + Sync {
+    /// What this node found out about the groups it leads, and what it does about it.
+    async fn upkeep(&self) -> Result<UpkeepReport, ShardError>;
 }
 
 /// A disk as its node sees it.

@@ -197,9 +197,9 @@ pub struct Garbage {
     pub since: Timestamp,
 }
 
-/// A chunk committed with fewer than k+m shards.
+/// A chunk of a version or part, and where its entry is filed: what a [`Change::MoveShard`] names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Degraded {
+pub struct FiledChunk {
     pub shelf: Shelf,
     pub key: ObjectKey,
     pub owner: TxnId,

@@ -6,12 +6,13 @@ use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use placement_types::{codec_enum, codec_struct, codec_versioned};
 
 use crate::api::{ChunkError, DiskHealth, DiskReport, GroupReport, MetaError, Owner, ShardError, WriteChunk, WriteShard};
-use crate::command::{Change, Command, Degraded, Garbage, Outcome, Shelf, WriteCondition};
+use crate::command::{Change, Command, FiledChunk, Garbage, Outcome, Shelf, WriteCondition};
 use crate::object::{
     Checksum, ChecksumAlgorithm, ChecksumKind, ChunkEntry, Data, DataRef, ObjectAttributes, ObjectRecord, Part, PartSummary,
     Upload, Version, VersionBody, VersionId, VersionSelector, Versioning,
 };
-use crate::query::{Answer, ListItem, ListRange, Query};
+use crate::query::{Answer, ListItem, ListRange, Query, RecordPlace, SurveyedChunk};
+use crate::upkeep::{GroupSurvey, Tally, UpkeepReport, Work};
 
 /// The newest version of the byte forms below; see [`Command::to_versioned`].
 pub(crate) const VERSION: u16 = 1;
@@ -73,7 +74,7 @@ codec_enum!(Outcome, "outcome" {
     17 => Malformed { why },
 });
 codec_struct!(Garbage { entry, since });
-codec_struct!(Degraded { shelf, key, owner, entry });
+codec_struct!(FiledChunk { shelf, key, owner, entry });
 
 codec_enum!(Query, "query" {
     1 => Version { shelf, key, selector },
@@ -87,7 +88,11 @@ codec_enum!(Query, "query" {
     9 => Degraded { after, limit },
     10 => Referenced { txns },
     11 => CompletedUpload { shelf, key, upload },
+    12 => Survey { after, limit, now },
+    13 => Holdings { disks, after, limit },
 });
+codec_struct!(RecordPlace { shelf, key, owner });
+codec_struct!(SurveyedChunk { filed, departed });
 codec_struct!(ListRange { prefix, delimiter, after, limit });
 codec_enum!(Answer, "answer" {
     1 => Version { version, inline },
@@ -106,6 +111,8 @@ codec_enum!(Answer, "answer" {
     14 => BucketGone {},
     15 => Malformed { why },
     16 => CompletedUpload { version, modified, etag, checksum },
+    17 => Survey { chunks, next },
+    18 => Holdings { shards, bytes, next },
 });
 
 impl<T: Encode> Encode for ListItem<T> {
@@ -139,6 +146,24 @@ codec_struct!(WriteChunk { chunk, owner, profile, bytes });
 codec_struct!(WriteShard { disk, shard, owner, profile });
 codec_struct!(DiskReport { disk, path, health, total_bytes, available_bytes, shard_bytes, shards });
 codec_enum!(DiskHealth, "disk health" { 0 => Good {}, 1 => Full {}, 2 => Dead {} });
+codec_struct!(Tally { keys, chunks, bytes });
+codec_struct!(Work { shards, bytes, stuck });
+codec_struct!(GroupSurvey {
+    group,
+    epoch,
+    at,
+    all,
+    lost,
+    leaving,
+    misplaced,
+    unreadable,
+    gone,
+    margins,
+    without_disk,
+    without_node,
+    without_zone,
+});
+codec_struct!(UpkeepReport { surveys, bytes_last_minute, bytes_total });
 codec_struct!(GroupReport { group, leader, term, applied });
 codec_enum!(MetaError, "metadata error" {
     1 => NotLeader { group, leader },

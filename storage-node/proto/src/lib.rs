@@ -4,6 +4,7 @@
 //! - [`command`] and [`query`]: what a metadata group can be asked to change and to tell.
 //! - [`api`]: the traits a node implements, over gRPC or in the same process.
 //! - [`remote`] and [`serve`]: the gRPC client and server of those traits.
+//! - [`upkeep`]: what a node tells about the state of the data.
 //! - [`key`]: how a key hashes to an index shard, a slot and a chunk's partition.
 
 pub mod api;
@@ -15,4 +16,5 @@ pub mod object;
 pub mod query;
 pub mod remote;
 pub mod serve;
+pub mod upkeep;
 mod wire;

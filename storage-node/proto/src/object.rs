@@ -6,7 +6,7 @@
 //! object one per part; completing an upload only names them.
 
 use bytes::Bytes;
-use placement_types::{ChunkId, DiskId, Profile, Timestamp, TxnId, UploadId};
+use placement_types::{ChunkId, DiskId, Profile, STRIPE_BYTES, Timestamp, TxnId, UploadId};
 
 /// A version as its owner names it.
 ///
@@ -132,6 +132,14 @@ pub struct ChunkEntry {
     pub hash: [u8; 32],
     /// By slot; `None` where no disk acknowledged the shard and repair still owes it.
     pub shards: Vec<Option<DiskId>>,
+}
+
+impl ChunkEntry {
+    /// The bytes of one shard's units.
+    pub fn shard_bytes(&self) -> u64 {
+        let bytes = u64::from(self.bytes);
+        bytes / STRIPE_BYTES * self.profile.unit_bytes(STRIPE_BYTES) + self.profile.unit_bytes(bytes % STRIPE_BYTES)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,9 +1,9 @@
 //! What a metadata group can be asked to tell. Queries are answered by the group's leader after a read barrier (I10).
 
 use bytes::Bytes;
-use placement_types::{ChunkId, ObjectKey, Timestamp, TxnId, UploadId};
+use placement_types::{ChunkId, DiskId, ObjectKey, Timestamp, TxnId, UploadId};
 
-use crate::command::{Degraded, Garbage, Shelf};
+use crate::command::{FiledChunk, Garbage, Shelf};
 use crate::object::{Checksum, Data, Part, Upload, Version, VersionId, VersionSelector};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,19 @@ pub enum Query {
         after: Option<ChunkId>,
         limit: u32,
     },
+    /// The chunks that versions and parts of this group refer to, record by record, from after one record on. A page ends after
+    /// the record with which it has `limit` chunks. `now` decides which departures still count.
+    Survey {
+        after: Option<RecordPlace>,
+        limit: u32,
+        now: Timestamp,
+    },
+    /// How many shards the manifests say these disks hold, among the chunks of about `limit` records after one.
+    Holdings {
+        disks: Vec<DiskId>,
+        after: Option<RecordPlace>,
+        limit: u32,
+    },
     /// Which of these transactions own data that a version, a part or the gc queue refers to.
     Referenced {
         txns: Vec<TxnId>,
@@ -72,6 +85,22 @@ pub enum Query {
         key: ObjectKey,
         upload: UploadId,
     },
+}
+
+/// A chunk as a survey tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SurveyedChunk {
+    pub filed: FiledChunk,
+    /// Slots with disks that they left and may not return to yet: a deletion there may still be under way.
+    pub departed: Vec<(u8, DiskId)>,
+}
+
+/// Where a data record is filed; surveys go through a group in this order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordPlace {
+    pub shelf: Shelf,
+    pub key: ObjectKey,
+    pub owner: TxnId,
 }
 
 /// A stretch of a listing, exactly as S3 pages it.
@@ -123,10 +152,21 @@ pub enum Answer {
         garbage: Vec<Garbage>,
     },
     Degraded {
-        chunks: Vec<Degraded>,
+        chunks: Vec<FiledChunk>,
     },
     Referenced {
         txns: Vec<TxnId>,
+    },
+    /// `next`: where to go on; `None` at the end.
+    Survey {
+        chunks: Vec<SurveyedChunk>,
+        next: Option<RecordPlace>,
+    },
+    Holdings {
+        shards: u64,
+        /// What the shards take on disk, headers aside.
+        bytes: u64,
+        next: Option<RecordPlace>,
     },
     /// `etag` is that of the list completed: another list under the same upload id is a [`Answer::NoSuchUpload`].
     CompletedUpload {

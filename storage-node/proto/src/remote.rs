@@ -12,12 +12,14 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::api::{
-    ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, RaftApi, ShardApi, ShardError, WriteChunk, WriteShard,
+    ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, RaftApi, ShardApi, ShardError, UpkeepApi, WriteChunk,
+    WriteShard,
 };
 use crate::command::{Command, Outcome};
 use crate::limits;
 use crate::object::ChunkEntry;
 use crate::query::{Answer, Query};
+use crate::upkeep::UpkeepReport;
 use crate::wire::generated::storage_node_client::StorageNodeClient;
 use crate::wire::{
     GroupRequest, Piece, RaftMessages, Request, WireError, bad, describe, from_pieces, from_reply, piece, to_piece, to_pieces,
@@ -49,6 +51,7 @@ impl RemoteNode {
             match method {
                 ShardMethod::Delete => client.delete_shards(request).await,
                 ShardMethod::Disks => client.disks(request).await,
+                ShardMethod::Upkeep => client.upkeep(request).await,
             }
         };
         match self.env.timeout(limits::SHARD_DEADLINE, sent).await {
@@ -62,6 +65,7 @@ impl RemoteNode {
 enum ShardMethod {
     Delete,
     Disks,
+    Upkeep,
 }
 
 /// A header, then the pieces of a body.
@@ -154,6 +158,14 @@ impl ShardApi for RemoteNode {
     async fn disks(&self) -> Result<Vec<DiskReport>, ShardError> {
         let payload = self.call(Bytes::new(), ShardMethod::Disks).await?;
         Vec::<DiskReport>::from_encoded(&payload).map_err(bad)
+    }
+}
+
+#[async_trait]
+impl UpkeepApi for RemoteNode {
+    async fn upkeep(&self) -> Result<UpkeepReport, ShardError> {
+        let payload = self.call(Bytes::new(), ShardMethod::Upkeep).await?;
+        UpkeepReport::from_encoded(&payload).map_err(bad)
     }
 }
 

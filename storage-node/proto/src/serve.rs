@@ -138,6 +138,10 @@ impl StorageNode for Service {
         Ok(Response::new(to_reply(self.node()?.disks().await.map(|reports| reports.to_encoded()))))
     }
 
+    async fn upkeep(&self, _request: Incoming<Request>) -> Result<Response<Reply>, Status> {
+        Ok(Response::new(to_reply(self.node()?.upkeep().await.map(|report| report.to_encoded()))))
+    }
+
     async fn raft(&self, request: Incoming<RaftMessages>) -> Result<Response<Received>, Status> {
         self.served()?.raft.raft(request.into_inner().messages).await?;
         Ok(Response::new(Received {}))

@@ -110,10 +110,6 @@ fn check_plan(plan: &[Option<DiskId>], profile: Profile) {
 
 /// Whether it is room that lacks: with the disks that only read there would be enough.
 fn is_full(map: &ClusterMap, quorum: usize) -> bool {
-    let alive = |disk: &&placement_map::Disk| {
-        disk.state != placement_map::DiskState::Dead
-            && map.nodes.get(&disk.node).is_some_and(|node| node.state == placement_map::NodeState::Up)
-    };
-    let read_only = map.disks.values().filter(alive).any(|disk| disk.state == placement_map::DiskState::ReadOnly);
-    read_only && map.disks.values().filter(alive).count() >= quorum
+    let serving = || map.disks.values().filter(|disk| map.serves_shards(disk.id));
+    serving().any(|disk| disk.state == placement_map::DiskState::ReadOnly) && serving().count() >= quorum
 }

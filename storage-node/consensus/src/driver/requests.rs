@@ -14,7 +14,7 @@ use super::group::Group;
 use crate::consensus::MembersReply;
 use crate::error::{MembersError, ProposeError, ReadError, TransferError};
 use crate::format::encode_change;
-use crate::limits::{APPEND_BYTES, APPLY_BACKLOG_BYTES, PROPOSALS_PER_GROUP};
+use crate::limits::{APPEND_BYTES, APPLY_BACKLOG_BYTES, CAUGHT_UP_ENTRIES, PROPOSALS_PER_GROUP};
 
 pub(crate) type ProposeReply = oneshot::Sender<Result<Bytes, ProposeError>>;
 
@@ -183,6 +183,16 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// See [`Consensus::lagging`](crate::Consensus::lagging).
+    pub(crate) fn lagging(&self) -> Option<Vec<ReplicaId>> {
+        if !self.is_leader() {
+            return None;
+        }
+        let near = self.committed().saturating_sub(CAUGHT_UP_ENTRIES);
+        let progress = self.raw.raft.prs().iter();
+        Some(progress.filter(|(_, progress)| progress.matched < near).map(|(id, _)| ReplicaId(*id)).collect())
     }
 
     pub(crate) fn answer_members_waiters(&mut self) {

@@ -6,7 +6,7 @@
 use placement_types::codec::Decode;
 use placement_types::{ChunkId, Timestamp, TxnId, UploadId};
 use storage_node_kv::WriteOp;
-use storage_node_proto::command::{Degraded, Outcome};
+use storage_node_proto::command::{FiledChunk, Outcome};
 use storage_node_proto::object::{Part, Upload, Version};
 
 use super::replica::Replica;
@@ -87,7 +87,7 @@ fn row(key: &[u8]) -> Option<String> {
         table::ABORTED => format!("aborted {}", txn(after_tag)),
         table::CLAIMS => format!("claims {}", txn(after_tag)),
         table::GROUP => "group".to_owned(),
-        table::OUTCOMES | table::EXPIRY | table::UPLOADS_ORDERED | table::GARBAGE_BY_CHUNK => return None,
+        table::OUTCOMES | table::EXPIRY | table::UPLOADS_ORDERED | table::CHUNKED | table::GARBAGE_BY_CHUNK => return None,
         other => panic!("no such table: {other}"),
     })
 }
@@ -105,7 +105,7 @@ fn value_of(tag: u8, value: &[u8]) -> String {
         table::COMPLETED => text::<Completed>(value),
         table::FENCES => text::<Timestamp>(value),
         table::GARBAGE => text::<GarbageRow>(value),
-        table::DEGRADED => text::<Degraded>(value),
+        table::DEGRADED => text::<FiledChunk>(value),
         table::GROUP => text::<Group>(value),
         other => panic!("rows of table {other} have no value"),
     }

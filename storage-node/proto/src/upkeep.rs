@@ -1,0 +1,78 @@
+//! What a node knows of the state of the data in the metadata groups it leads: the outcome of its surveys, and how fast it
+//! repairs and moves.
+
+use placement_types::{DiskId, Epoch, GroupId, NodeId, Timestamp, ZoneName};
+
+/// How much data something concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Distinct keys.
+    pub keys: u64,
+    pub chunks: u64,
+    /// Of data, without redundancy.
+    pub bytes: u64,
+}
+
+/// Shards to be written somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    pub shards: u64,
+    /// What they take on disk.
+    pub bytes: u64,
+    /// Those of them that no disk can take now.
+    pub stuck: u64,
+}
+
+/// One pass over all chunks of a metadata group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSurvey {
+    pub group: GroupId,
+    /// The newest map by which what was found still holds.
+    pub epoch: Epoch,
+    /// When the pass ended.
+    pub at: Timestamp,
+    pub all: Tally,
+    /// Shards that are nowhere: to be rebuilt.
+    pub lost: Work,
+    /// Shards on disks that are being drained.
+    pub leaving: Work,
+    /// Shards elsewhere than the ring says.
+    pub misplaced: Work,
+    /// Fewer than k shards can be read now.
+    pub unreadable: Tally,
+    /// Fewer than k shards are left, waiting included: the data is gone unless a disk that was given up comes back.
+    pub gone: Tally,
+    /// By how many more shards may be lost: none, one, two ...
+    pub margins: Vec<Tally>,
+    /// What could not be read if this disk, node or zone failed now; those that nothing hangs on are left out.
+    pub without_disk: Vec<(DiskId, Tally)>,
+    pub without_node: Vec<(NodeId, Tally)>,
+    pub without_zone: Vec<(ZoneName, Tally)>,
+}
+
+/// A node's upkeep of the groups it leads.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UpkeepReport {
+    /// Groups whose first survey under this leader is not done yet are missing.
+    pub surveys: Vec<GroupSurvey>,
+    /// Bytes of shards written by repair and rebalance within the last minute.
+    pub bytes_last_minute: u64,
+    /// The same since the process started.
+    pub bytes_total: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: Tally) {
+        self.keys += other.keys;
+        self.chunks += other.chunks;
+        self.bytes += other.bytes;
+    }
+}
+
+impl Work {
+    pub fn add(&mut self, other: Work) {
+        self.shards += other.shards;
+        self.bytes += other.bytes;
+        self.stuck += other.stuck;
+    }
+}

@@ -1,0 +1,336 @@
+//! Surveys: the leader of a group goes through all its chunks, sees what each lacks, does the most urgent, and tells.
+//!
+//! The metadata is walked, never the disks ([`Query::Survey`]): what matters is what the manifests refer to. A pass remembers
+//! the [`SURVEY_NEEDS_MAX`] most endangered chunks, by how many more shards they may lose, and then repairs and moves them in
+//! that order; as long as a pass found something to do, another follows. Nothing is written down: whoever leads next surveys
+//! anew, and every step is a compare-and-swap, so that a pass that is cut off or done twice does no harm.
+//!
+//! A pass is due when the map places shards otherwise than at the last one, when that one left something to do, and now and
+//! then for the sake of the risk view.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::{join_all, ready};
+use parking_lot::Mutex;
+use placement_map::ClusterMap;
+use placement_types::{ChunkId, DiskId, Epoch, GroupId, NodeId, ObjectKey, Timestamp, ZoneName};
+use storage_node_proto::api::MetaError;
+use storage_node_proto::command::{FiledChunk, Shelf};
+use storage_node_proto::query::{Answer, Query, SurveyedChunk};
+use storage_node_proto::upkeep::{GroupSurvey, Tally, UpkeepReport, Work};
+
+use crate::diagnosis::{Cause, Diagnosis, Need, diagnose};
+use crate::duties::Duties;
+use crate::limits::{REPAIRS_AT_ONCE, SURVEY_NEEDS_MAX, SURVEY_PAGE};
+use crate::metrics;
+use crate::rebalance::{MoveError, move_shard};
+use crate::repair::{RepairError, rebuild};
+
+/// What the surveys of this node found, for its report.
+#[derive(Default)]
+pub(crate) struct Surveys {
+    groups: Mutex<BTreeMap<GroupId, Surveyed>>,
+    /// Where a shard could not be brought, and until when it is not tried there again. An orphan of an earlier try may be in
+    /// the way until the scrub finds it; another disk is better than waiting for that.
+    failed: Mutex<BTreeMap<(ChunkId, u8, DiskId), Duration>>,
+}
+
+#[derive(Clone)]
+struct Surveyed {
+    map: Arc<ClusterMap>,
+    /// On the monotonic clock.
+    at: Duration,
+    /// When to look again because the pass left something to do.
+    again_at: Option<Duration>,
+    survey: GroupSurvey,
+}
+
+impl Surveys {
+    /// One look at the groups this node leads; surveys those that are due, all at once.
+    pub async fn round(&self, duties: &Duties) {
+        let led = duties.leadership.led_groups();
+        self.groups.lock().retain(|group, _| led.contains(group));
+        let Some(map) = duties.holders.maps.borrow().clone() else { return };
+        let passes = led.into_iter().filter(|group| self.is_due(duties, *group, &map));
+        join_all(passes.map(|group| self.pass(duties, group, &map))).await;
+        let groups = self.groups.lock();
+        let sum = |count: fn(&GroupSurvey) -> u64| groups.values().map(|surveyed| count(&surveyed.survey)).sum();
+        metrics::surveyed(
+            sum(|survey| survey.lost.shards),
+            sum(|survey| survey.leaving.shards),
+            sum(|survey| survey.misplaced.shards),
+            sum(|survey| survey.unreadable.chunks),
+        );
+    }
+
+    /// Whether a group wants a pass. If not, what was found holds by the newest map too.
+    fn is_due(&self, duties: &Duties, group: GroupId, map: &Arc<ClusterMap>) -> bool {
+        let mut groups = self.groups.lock();
+        let Some(last) = groups.get_mut(&group) else { return true };
+        let now = duties.env.monotonic();
+        let is_due = last.again_at.is_some_and(|at| now >= at)
+            || now.saturating_sub(last.at) >= duties.limits.survey_interval
+            || !last.map.places_like(map);
+        if !is_due {
+            last.map = map.clone();
+            last.survey.epoch = map.epoch;
+        }
+        is_due
+    }
+
+    async fn pass(&self, duties: &Duties, group: GroupId, map: &Arc<ClusterMap>) {
+        let found = match self.survey(duties, group, map).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::info!(%group, %error, "the survey of a group was put off");
+                return;
+            }
+        };
+        let Found { survey, needy } = found;
+        // Those that nothing can be done about now are not among the needy: they wait for a map that places otherwise.
+        let now = duties.env.monotonic();
+        let again_at = (!needy.is_empty()).then_some(now);
+        self.groups.lock().insert(group, Surveyed { map: map.clone(), at: now, again_at, survey });
+        let chunks = needy.into_values().map(|chunk| self.mend_or_warn(duties, group, chunk));
+        let mended =
+            futures::stream::iter(chunks).buffer_unordered(REPAIRS_AT_ONCE).filter(|mended| ready(*mended)).count().await;
+        if let Some(surveyed) = self.groups.lock().get_mut(&group).filter(|surveyed| surveyed.again_at.is_some()) {
+            let rest = if mended > 0 { Duration::ZERO } else { duties.limits.survey_rest };
+            surveyed.again_at = Some(duties.env.monotonic() + rest);
+        }
+    }
+
+    async fn survey(&self, duties: &Duties, group: GroupId, map: &ClusterMap) -> Result<Found, MetaError> {
+        let mut totals = Totals::default();
+        let mut needy = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let query = Query::Survey { after: after.take(), limit: SURVEY_PAGE, now: duties.env.now() };
+            let Answer::Survey { chunks, next } = duties.groups.query(group, &query).await? else {
+                return Err(MetaError::BadMessage { why: "the answer is not a survey".into() });
+            };
+            for mut chunk in chunks {
+                self.add_failed(duties, &mut chunk);
+                let diagnosis = diagnose(map, &chunk.filed.entry, &chunk.departed);
+                totals.count(map, &chunk.filed, &diagnosis);
+                let movable = diagnosis.needs.iter().any(|need| need.to.is_some());
+                if let Some(cause) = diagnosis.cause().filter(|_| movable) {
+                    let margin = diagnosis.kept as i64 - chunk.filed.entry.profile.data() as i64;
+                    needy.insert((margin, cause, totals.all.chunks), chunk);
+                    if needy.len() > SURVEY_NEEDS_MAX {
+                        needy.pop_last();
+                    }
+                }
+            }
+            after = next;
+            if after.is_none() {
+                return Ok(Found { survey: totals.into_survey(group, map.epoch, duties.env.now()), needy });
+            }
+        }
+    }
+
+    /// Whether anything was done.
+    async fn mend_or_warn(&self, duties: &Duties, group: GroupId, chunk: SurveyedChunk) -> bool {
+        match duties.throttle.background(self.mend(duties, group, &chunk)).await {
+            Ok(done) => done,
+            Err(error) => {
+                metrics::repair_failed();
+                tracing::warn!(chunk = %chunk.filed.entry.chunk, %error, "a chunk could not be repaired or moved yet");
+                false
+            }
+        }
+    }
+
+    /// Does what a chunk needs, by the newest map: rebuilds what is lost, then moves what should be elsewhere, and rebuilds what
+    /// could not be read where it was.
+    async fn mend(&self, duties: &Duties, group: GroupId, chunk: &SurveyedChunk) -> Result<bool, MendError> {
+        let Some(map) = duties.holders.maps.borrow().clone() else { return Ok(false) };
+        let SurveyedChunk { filed: chunk, departed } = chunk;
+        let diagnosis = diagnose(&map, &chunk.entry, departed);
+        let lost: Vec<Need> = diagnosis.placed(Cause::Lost).copied().collect();
+        let mut done = 0;
+        if !lost.is_empty() {
+            done += self.rebuild(duties, group, chunk, &lost).await?;
+        }
+        let mut unreadable = Vec::new();
+        for need in diagnosis.placed(Cause::Leaving).chain(diagnosis.placed(Cause::Misplaced)) {
+            match move_shard(duties, group, chunk, need).await {
+                Ok(moved) => done += usize::from(moved),
+                Err(MoveError::Source { source }) => {
+                    tracing::info!(chunk = %chunk.entry.chunk, index = need.index, error = %source, "a shard to be moved is rebuilt");
+                    unreadable.push(*need);
+                }
+                Err(error) => {
+                    if matches!(error, MoveError::Target { .. }) {
+                        self.note_failed(duties, chunk, need);
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        if !unreadable.is_empty() {
+            done += self.rebuild(duties, group, chunk, &unreadable).await?;
+        }
+        Ok(done > 0)
+    }
+
+    async fn rebuild(&self, duties: &Duties, group: GroupId, chunk: &FiledChunk, needs: &[Need]) -> Result<usize, RepairError> {
+        let filled = rebuild(duties, group, chunk, needs).await?;
+        if filled < needs.len() {
+            needs.iter().for_each(|need| self.note_failed(duties, chunk, need));
+        }
+        Ok(filled)
+    }
+
+    fn note_failed(&self, duties: &Duties, chunk: &FiledChunk, need: &Need) {
+        let (Some(disk), Ok(index)) = (need.to, u8::try_from(need.index)) else { return };
+        let now = duties.env.monotonic();
+        let mut failed = self.failed.lock();
+        failed.retain(|_, until| *until > now);
+        if failed.len() < SURVEY_NEEDS_MAX {
+            failed.insert((chunk.entry.chunk, index, disk), now + duties.limits.target_rest);
+        }
+    }
+
+    /// Treats the disks where a shard could not be brought lately as ones it left.
+    fn add_failed(&self, duties: &Duties, chunk: &mut SurveyedChunk) {
+        let failed = self.failed.lock();
+        if failed.is_empty() {
+            return;
+        }
+        let (now, id) = (duties.env.monotonic(), chunk.filed.entry.chunk);
+        let of_chunk = failed.range((id, 0, DiskId::from_u128(0))..=(id, u8::MAX, DiskId::from_u128(u128::MAX)));
+        chunk.departed.extend(of_chunk.filter(|(_, until)| **until > now).map(|((_, index, disk), _)| (*index, *disk)));
+    }
+    pub fn report(&self, duties: &Duties) -> UpkeepReport {
+        let (bytes_last_minute, bytes_total) = duties.meter.read(&duties.env);
+        let surveys = self.groups.lock().values().map(|surveyed| surveyed.survey.clone()).collect();
+        UpkeepReport { surveys, bytes_last_minute, bytes_total }
+    }
+}
+
+/// What one pass found.
+struct Found {
+    survey: GroupSurvey,
+    /// The most endangered first: by how many more shards may be lost, then by cause.
+    needy: BTreeMap<(i64, Cause, u64), SurveyedChunk>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MendError {
+    #[error(transparent)]
+    Repair(#[from] RepairError),
+    #[error(transparent)]
+    Move(#[from] MoveError),
+}
+
+/// Sums of a pass.
+#[derive(Default)]
+struct Totals {
+    /// The record that came last: keys come in order, so a key is counted when it differs from it.
+    last: Option<(Shelf, ObjectKey)>,
+    all: Tally,
+    lost: Work,
+    leaving: Work,
+    misplaced: Work,
+    unreadable: Keyed,
+    gone: Keyed,
+    margins: Vec<Keyed>,
+    without_disk: BTreeMap<DiskId, Keyed>,
+    without_node: BTreeMap<NodeId, Keyed>,
+    without_zone: BTreeMap<ZoneName, Keyed>,
+}
+
+/// A tally that counts a key once, however many of its chunks are added: `all.keys` numbers the keys as they come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Keyed {
+    tally: Tally,
+    last_key: u64,
+}
+
+impl Keyed {
+    fn add(&mut self, key: u64, bytes: u64) {
+        let keys = u64::from(self.last_key != key);
+        self.last_key = key;
+        self.tally.add(Tally { keys, chunks: 1, bytes });
+    }
+}
+
+impl Totals {
+    fn count(&mut self, map: &ClusterMap, chunk: &FiledChunk, diagnosis: &Diagnosis) {
+        let entry = &chunk.entry;
+        let bytes = u64::from(entry.bytes);
+        let is_new = self.last.as_ref().is_none_or(|(shelf, key)| (*shelf, key) != (chunk.shelf, &chunk.key));
+        if is_new {
+            self.last = Some((chunk.shelf, chunk.key.clone()));
+        }
+        self.all.add(Tally { keys: u64::from(is_new), chunks: 1, bytes });
+        let key = self.all.keys;
+
+        for need in &diagnosis.needs {
+            let work = match need.cause {
+                Cause::Lost => &mut self.lost,
+                Cause::Leaving => &mut self.leaving,
+                Cause::Misplaced => &mut self.misplaced,
+            };
+            work.add(Work { shards: 1, bytes: entry.shard_bytes(), stuck: u64::from(need.to.is_none()) });
+        }
+        let needed = entry.profile.data();
+        match diagnosis.kept.checked_sub(needed) {
+            Some(margin) => {
+                self.margins.resize(self.margins.len().max(margin + 1), Keyed::default());
+                self.margins[margin].add(key, bytes);
+            }
+            None => self.gone.add(key, bytes),
+        }
+        if diagnosis.readable < needed {
+            self.unreadable.add(key, bytes);
+            return;
+        }
+        self.count_risks(map, chunk, diagnosis.readable - needed, key);
+    }
+
+    /// Counts the chunk for every disk, node and zone without which it could not be read.
+    fn count_risks(&mut self, map: &ClusterMap, chunk: &FiledChunk, spare: usize, key: u64) {
+        let bytes = u64::from(chunk.entry.bytes);
+        let (mut on_node, mut in_zone) = (BTreeMap::<NodeId, usize>::new(), BTreeMap::<&ZoneName, usize>::new());
+        for disk in chunk.entry.shards.iter().flatten().filter(|disk| map.serves_shards(**disk)) {
+            let Some(node) = map.node_of_disk(*disk) else { continue };
+            *on_node.entry(node.id).or_default() += 1;
+            *in_zone.entry(&node.zone).or_default() += 1;
+            if spare == 0 {
+                self.without_disk.entry(*disk).or_default().add(key, bytes);
+            }
+        }
+        for (node, _) in on_node.into_iter().filter(|(_, shards)| *shards > spare) {
+            self.without_node.entry(node).or_default().add(key, bytes);
+        }
+        for (zone, _) in in_zone.into_iter().filter(|(_, shards)| *shards > spare) {
+            self.without_zone.entry(zone.clone()).or_default().add(key, bytes);
+        }
+    }
+
+    fn into_survey(self, group: GroupId, epoch: Epoch, at: Timestamp) -> GroupSurvey {
+        fn listed<K>(risks: BTreeMap<K, Keyed>) -> Vec<(K, Tally)> {
+            risks.into_iter().map(|(of, keyed)| (of, keyed.tally)).collect()
+        }
+        GroupSurvey {
+            group,
+            epoch,
+            at,
+            all: self.all,
+            lost: self.lost,
+            leaving: self.leaving,
+            misplaced: self.misplaced,
+            unreadable: self.unreadable.tally,
+            gone: self.gone.tally,
+            margins: self.margins.into_iter().map(|keyed| keyed.tally).collect(),
+            without_disk: listed(self.without_disk),
+            without_node: listed(self.without_node),
+            without_zone: listed(self.without_zone),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Repair and rebalance by survey: lost nodes, drained disks, misplaced shards, and what is told of them.
+
+use placement_map::{DiskRole, DiskState};
+use storage_node_proto::upkeep::{GroupSurvey, Tally, Work};
+
+use super::*;
+use crate::survey::Surveys;
+
+impl Cluster {
+    fn change_map(&self, change: impl FnOnce(&mut ClusterMap)) {
+        self.maps.send_modify(|map| {
+            let mut changed = map.as_deref().cloned().unwrap();
+            change(&mut changed);
+            *map = Some(Arc::new(changed));
+        });
+    }
+
+    async fn put_many(&self, count: usize) -> Vec<(String, Bytes)> {
+        let mut objects = Vec::new();
+        for number in 0..count {
+            let (name, whole) = (format!("object-{number:03}"), content(1_200_000 + number, number as u64));
+            self.put(&name, &whole).await;
+            objects.push((name, whole));
+        }
+        objects
+    }
+
+    async fn assert_all(&self, objects: &[(String, Bytes)]) {
+        for (name, whole) in objects {
+            let entry = self.entry(name).await;
+            assert!(self.read(&entry).await == *whole, "{name}");
+        }
+    }
+
+    async fn disks_in_use(&self, objects: &[(String, Bytes)]) -> Vec<DiskId> {
+        let mut disks = Vec::new();
+        for (name, _) in objects {
+            let entry = self.entry(name).await;
+            assert_eq!(entry.shards.iter().flatten().count(), self.profile.width(), "{name} has all its shards");
+            disks.extend(slot_disks(&entry));
+        }
+        disks
+    }
+
+    /// Surveys until there is nothing more to do.
+    async fn settle(&self, surveys: &Surveys) -> GroupSurvey {
+        for _ in 0..10 {
+            surveys.round(&self.duties).await;
+        }
+        let report = surveys.report(&self.duties);
+        report.surveys.into_iter().next().expect("the group was surveyed")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_node_held_is_rebuilt_elsewhere_and_only_after_it_is_given_up() {
+    let cluster = Cluster::new(6, "2+2").await;
+    let objects = cluster.put_many(30).await;
+    let surveys = Surveys::default();
+    cluster.disconnect(3);
+    cluster.set_state(3, NodeState::Down);
+    let survey = cluster.settle(&surveys).await;
+    assert_eq!(survey.lost, Work::default(), "a node that is down is waited for");
+    assert!(cluster.disks_in_use(&objects).await.contains(&disk_id(3, 0)));
+    assert_eq!(survey.all.keys, 30);
+    let at_risk: u64 = survey.without_node.iter().map(|(_, tally)| tally.chunks).sum();
+    assert_eq!((survey.unreadable, at_risk), (Tally::default(), 0), "2+2 bears one more");
+
+    cluster.set_state(3, NodeState::Lost);
+    let survey = cluster.settle(&surveys).await;
+    assert_eq!(survey.lost, Work::default(), "all is rebuilt: {survey:?}");
+    assert!(!cluster.disks_in_use(&objects).await.contains(&disk_id(3, 0)));
+    assert!(surveys.report(&cluster.duties).bytes_total > 0);
+    // Any two nodes may go again.
+    for pair in [[1, 2], [4, 5], [2, 4]] {
+        pair.iter().for_each(|node| cluster.disconnect(*node));
+        cluster.assert_all(&objects).await;
+        pair.iter().for_each(|node| cluster.connect(*node));
+    }
+
+    // It comes back with its old shards: they are garbage of the moves, and go.
+    cluster.connect(3);
+    cluster.set_state(3, NodeState::Up);
+    cluster.env.sleep(GRACE).await;
+    while cluster.collect().await > 0 {}
+    assert_eq!(cluster.shards().await[3], 0);
+    cluster.assert_all(&objects).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_disk_ends_with_no_shard_and_everything_stays_readable() {
+    let cluster = Cluster::new(6, "2+2").await;
+    let objects = cluster.put_many(30).await;
+    let surveys = Surveys::default();
+    let drained = disk_id(2, 0);
+    cluster.change_map(|map| map.disks.get_mut(&drained).unwrap().role = DiskRole::Draining);
+    let before = cluster.disks_in_use(&objects).await.iter().filter(|disk| **disk == drained).count();
+    assert!(before > 0);
+    let survey = cluster.settle(&surveys).await;
+    assert_eq!((survey.leaving, survey.lost), (Work::default(), Work::default()));
+    assert!(!cluster.disks_in_use(&objects).await.contains(&drained));
+    let holdings = Query::Holdings { disks: vec![drained], after: None, limit: 1000 };
+    let held = cluster.meta.query(GROUP, holdings).await.unwrap();
+    assert_eq!(held, Answer::Holdings { shards: 0, bytes: 0, next: None });
+    cluster.assert_all(&objects).await;
+    assert_eq!(cluster.shards().await[2], before, "readers under way still find the old shards");
+    cluster.env.sleep(GRACE).await;
+    while cluster.collect().await > 0 {}
+    assert_eq!(cluster.shards().await[2], 0);
+    cluster.env.sleep(LEASE).await;
+    assert_eq!(cluster.scrub_everywhere().await, 0, "moved shards are in use");
+    cluster.assert_all(&objects).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_while_it_is_drained_is_rebuilt_from_the_others() {
+    let cluster = Cluster::new(6, "2+2").await;
+    let objects = cluster.put_many(10).await;
+    let drained = disk_id(2, 0);
+    cluster.change_map(|map| map.disks.get_mut(&drained).unwrap().role = DiskRole::Draining);
+    cluster.disconnect(2);
+    let surveys = Surveys::default();
+    let survey = cluster.settle(&surveys).await;
+    assert_eq!(survey.leaving, Work::default(), "{survey:?}");
+    assert!(!cluster.disks_in_use(&objects).await.contains(&drained));
+    cluster.assert_all(&objects).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_follow_the_ring_to_a_new_node() {
+    let cluster = Cluster::new(6, "2+2").await;
+    // At first as if node 5 had not come yet.
+    let new = disk_id(5, 0);
+    cluster.change_map(|map| map.disks.get_mut(&new).unwrap().role = DiskRole::Joining);
+    let objects = cluster.put_many(30).await;
+    assert!(!cluster.disks_in_use(&objects).await.contains(&new));
+    let surveys = Surveys::default();
+    cluster.settle(&surveys).await;
+    let moved_before = surveys.report(&cluster.duties).bytes_total;
+    assert_eq!(moved_before, 0);
+    cluster.change_map(|map| map.disks.get_mut(&new).unwrap().role = DiskRole::InUse);
+    let survey = cluster.settle(&surveys).await;
+    assert_eq!(survey.misplaced, Work::default());
+    for (name, _) in &objects {
+        let entry = cluster.entry(name).await;
+        let map = cluster.maps.borrow().clone().unwrap();
+        let mut homes: Vec<DiskId> = map.plan_home(entry.chunk, entry.profile).into_iter().flatten().collect();
+        let mut now = slot_disks(&entry);
+        homes.sort_unstable();
+        now.sort_unstable();
+        assert_eq!(now, homes);
+    }
+    cluster.assert_all(&objects).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_risk_view_counts_what_hangs_on_one_more_failure() {
+    let cluster = Cluster::new(4, "2+2").await;
+    cluster.put_many(5).await;
+    let surveys = Surveys::default();
+    let healthy = cluster.settle(&surveys).await;
+    assert_eq!(healthy.margins.iter().map(|tally| tally.chunks).collect::<Vec<_>>(), [0, 0, 5]);
+    assert_eq!((healthy.without_disk.len(), healthy.without_node.len()), (0, 0));
+    // All nodes are in one zone.
+    assert_eq!(healthy.without_zone.iter().map(|(_, tally)| (tally.keys, tally.chunks)).collect::<Vec<_>>(), [(5, 5)]);
+
+    cluster.set_state(1, NodeState::Down);
+    cluster.change_map(|map| map.disks.get_mut(&disk_id(2, 0)).unwrap().state = DiskState::Dead);
+    let degraded = cluster.settle(&surveys).await;
+    let hanging: Vec<DiskId> = degraded.without_disk.iter().map(|(disk, _)| *disk).collect();
+    assert_eq!(hanging, [disk_id(0, 0), disk_id(3, 0)]);
+    assert!(degraded.without_node.iter().all(|(_, tally)| (tally.keys, tally.chunks) == (5, 5)), "{degraded:?}");
+    assert_eq!(degraded.unreadable, Tally::default());
+
+    cluster.set_state(3, NodeState::Lost);
+    let broken = cluster.settle(&surveys).await;
+    assert_eq!((broken.unreadable.keys, broken.gone.keys), (5, 0));
+    assert_eq!((broken.lost.shards, broken.lost.stuck), (5, 5), "there is nowhere to rebuild, and nothing to do it from");
+}

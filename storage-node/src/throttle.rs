@@ -1,0 +1,113 @@
+//! Keeps background work from slowing clients down.
+//!
+//! Only so many pieces of background work run at once, and while clients are being served each is followed by a rest in
+//! proportion to how long it took: background work then has a quarter of the time, whatever the disks and the network are
+//! worth, and all of it when nobody else wants them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use placement_types::Env;
+use tokio::sync::Semaphore;
+
+use crate::limits::{BACKGROUND_AT_ONCE, BUSY_FOR, BUSY_REST, REST_MAX};
+
+pub(crate) struct Throttle {
+    env: Env,
+    permits: Semaphore,
+    /// Client requests under way.
+    serving: AtomicUsize,
+    /// When the last one ended, in milliseconds of the monotonic clock, plus one; 0: there was none.
+    served_at: AtomicU64,
+}
+
+/// A client's request under way.
+pub(crate) struct Serving {
+    throttle: Arc<Throttle>,
+}
+
+impl Throttle {
+    pub fn new(env: Env) -> Arc<Self> {
+        Arc::new(Self {
+            env,
+            permits: Semaphore::new(BACKGROUND_AT_ONCE),
+            serving: AtomicUsize::new(0),
+            served_at: AtomicU64::new(0),
+        })
+    }
+
+    /// Until the guard is dropped, background work goes slowly.
+    pub fn serve(self: &Arc<Self>) -> Serving {
+        self.serving.fetch_add(1, Ordering::Relaxed);
+        Serving { throttle: Arc::clone(self) }
+    }
+
+    /// Does a piece of background work when its turn has come.
+    pub async fn background<T>(&self, work: impl Future<Output = T>) -> T {
+        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let began = self.env.monotonic();
+        let done = work.await;
+        if self.is_busy() {
+            let took = self.env.monotonic().saturating_sub(began);
+            self.env.sleep((took * BUSY_REST).min(REST_MAX)).await;
+        }
+        done
+    }
+
+    fn is_busy(&self) -> bool {
+        if self.serving.load(Ordering::Relaxed) > 0 {
+            return true;
+        }
+        let served_at = self.served_at.load(Ordering::Relaxed);
+        served_at > 0 && millis(self.env.monotonic()).saturating_sub(served_at - 1) < millis(BUSY_FOR)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let throttle = &self.throttle;
+        throttle.served_at.store(millis(throttle.env.monotonic()).saturating_add(1), Ordering::Relaxed);
+        throttle.serving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long ten pieces of one second take, one after another.
+    async fn ten_seconds_of_work(throttle: &Throttle) -> u64 {
+        let began = throttle.env.monotonic();
+        for _ in 0..10 {
+            throttle.background(throttle.env.sleep(Duration::from_secs(1))).await;
+        }
+        (throttle.env.monotonic() - began).as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn background_work_rests_while_clients_are_served() {
+        let (env, _) = placement_env::sim::env(1);
+        let throttle = Throttle::new(env);
+        assert_eq!(ten_seconds_of_work(&throttle).await, 10);
+        let serving = throttle.serve();
+        assert_eq!(ten_seconds_of_work(&throttle).await, 40);
+        drop(serving);
+        throttle.env.sleep(BUSY_FOR).await;
+        assert_eq!(ten_seconds_of_work(&throttle).await, 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_much_runs_at_once() {
+        let (env, _) = placement_env::sim::env(1);
+        let throttle = Throttle::new(env.clone());
+        let pieces = (0..3 * BACKGROUND_AT_ONCE).map(|_| throttle.background(env.sleep(Duration::from_secs(1))));
+        let began = env.monotonic();
+        futures::future::join_all(pieces).await;
+        assert_eq!((env.monotonic() - began).as_secs(), 3);
+    }
+}
