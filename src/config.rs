@@ -55,6 +55,12 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect: Option<u32>,
 
+    /// Join the cluster that --peers belong to, instead of founding one; the new node holds nothing until `dozo admin apply
+    /// take-in`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", conflicts_with = "expect")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<bool>,
+
     /// The failure domain of this node: a rack, a room, a site [default: "default"]
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]

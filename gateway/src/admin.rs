@@ -6,32 +6,42 @@
 //! | `/health/ready` | anybody | 200 when reads and writes would work, else 503 with what does not |
 //! | `/metrics` | anybody who reaches the port | Prometheus text |
 //! | `/admin/v1/status` | root | nodes, disks, groups, redundancy, capacity |
+//! | `/admin/v1/risk` | root | what would be lost or unreadable if one more disk, node or zone failed |
+//! | `/admin/v1/layout/plan?op=&targets=` | root | what a change of the cluster would move |
+//! | POST `/admin/v1/layout/apply?op=&targets=` | root | makes the change |
+//! | POST `/admin/v1/settings?rebuild_after_seconds=` | root | sets what holds for the whole cluster |
 //! | `/admin/v1/explain?bucket=&key=` | root | where every shard of an object is, why, and what it could bear |
 //!
 //! What needs no signature tells nothing about configuration, buckets or users (A22). The rest is signed with S3 credentials
-//! (SigV4, service `s3`), and refused to all but root.
+//! (SigV4, service `s3`), and refused to all but root. No request has a body: what it says stands in its signed query.
 
 mod explain;
 mod health;
+mod layout;
 mod server;
 mod signature;
 mod status;
+mod upkeep;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use gateway_s3::Credentials;
 use metrics_exporter_prometheus::PrometheusHandle;
+use placement_map::ClusterSettings;
+use placement_map::system::{SystemChange, SystemOutcome};
 use serde::Deserialize;
 
 use crate::authorize::{Action, Resource, authorize};
 use crate::gateway::Gateway;
 use health::Readiness;
+use layout::{LayoutError, LayoutQuery};
 
 pub use server::AdminServer;
 
@@ -59,6 +69,10 @@ pub fn router(parts: AdminParts) -> Router {
     let signed = Router::new()
         .route("/admin/v1/status", get(status))
         .route("/admin/v1/explain", get(explain))
+        .route("/admin/v1/risk", get(risk))
+        .route("/admin/v1/layout/plan", get(plan_layout))
+        .route("/admin/v1/layout/apply", post(apply_layout))
+        .route("/admin/v1/settings", post(set_settings))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&admin), require_root));
     Router::new()
         .route("/health/live", get(live))
@@ -86,6 +100,45 @@ async fn metrics_text(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn status(State(admin): State<Arc<Admin>>) -> Response {
     axum::Json(status::status(&admin.gateway).await).into_response()
+}
+
+async fn risk(State(admin): State<Arc<Admin>>) -> Response {
+    axum::Json(upkeep::risk(&admin.gateway).await).into_response()
+}
+
+async fn plan_layout(State(admin): State<Arc<Admin>>, Query(query): Query<LayoutQuery>) -> Response {
+    layout_reply(layout::plan(&admin.gateway, &query).await)
+}
+
+async fn apply_layout(State(admin): State<Arc<Admin>>, Query(query): Query<LayoutQuery>) -> Response {
+    layout_reply(layout::apply(&admin.gateway, &query).await)
+}
+
+fn layout_reply(verdict: Result<serde_json::Value, LayoutError>) -> Response {
+    let (status, code, message) = match verdict {
+        Ok(report) => return axum::Json(report).into_response(),
+        Err(error @ LayoutError::Invalid(_)) => (StatusCode::BAD_REQUEST, "InvalidArgument", error.to_string()),
+        Err(error @ LayoutError::Refused(_)) => (StatusCode::CONFLICT, "Refused", error.to_string()),
+        Err(error @ (LayoutError::NoMap | LayoutError::Unavailable)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", error.to_string())
+        }
+        Err(error @ LayoutError::Unknown) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string()),
+    };
+    refusal(status, code, &message)
+}
+
+#[derive(Deserialize)]
+struct SettingsQuery {
+    rebuild_after_seconds: u64,
+}
+
+async fn set_settings(State(admin): State<Arc<Admin>>, Query(query): Query<SettingsQuery>) -> Response {
+    let settings = ClusterSettings { rebuild_after: Duration::from_secs(query.rebuild_after_seconds) };
+    match admin.gateway.system.propose(SystemChange::SetSettings { settings }).await {
+        Ok(SystemOutcome::Done) => axum::Json(serde_json::json!({ "applied": true })).into_response(),
+        Ok(outcome) => refusal(StatusCode::CONFLICT, "Refused", &format!("{outcome:?}")),
+        Err(error) => refusal(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string()),
+    }
 }
 
 #[derive(Deserialize)]

@@ -105,6 +105,9 @@ pub const ADMIN_SKEW_MAX: Duration = Duration::from_secs(15 * 60);
 /// Chunks that one explain answer describes.
 pub const EXPLAIN_CHUNKS_MAX: usize = 1000;
 
+/// Records that a metadata group goes through per question whether a disk holds anything.
+pub const HOLDINGS_PAGE: u32 = 10_000;
+
 /// Versions that one explain answer describes.
 pub const EXPLAIN_VERSIONS_MAX: u32 = 100;
 

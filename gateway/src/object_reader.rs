@@ -276,6 +276,8 @@ impl ObjectReader {
             | Answer::Garbage { .. }
             | Answer::Degraded { .. }
             | Answer::Referenced { .. }
+            | Answer::Survey { .. }
+            | Answer::Holdings { .. }
             | Answer::NoSuchVersion
             | Answer::NoSuchUpload => Err(ReadObjectError::UnfitAnswer { answer: "something else" }),
         }

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use gateway_s3::{SecretKey, Signer};
 
+use super::units::parse_bytes;
 use crate::bench::{Keep, Plan, Workload, run as run_bench};
 use crate::client::{Endpoint, S3Client};
 use crate::config::REGION_DEFAULT;
@@ -116,33 +117,8 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `4096`, `4KiB`, `64MiB`, `5GiB`.
+/// An object's or part's size.
 fn parse_size(text: &str) -> Result<usize, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: usize = number.parse().map_err(|_| format!("{text:?} is not a size such as 4096, 4KiB or 64MiB"))?;
-    let shift = match unit {
-        "" | "B" => 0,
-        "KiB" | "K" => 10,
-        "MiB" | "M" => 20,
-        "GiB" | "G" => 30,
-        _ => return Err(format!("{unit:?} is not a unit: use KiB, MiB or GiB")),
-    };
-    number.checked_mul(1 << shift).filter(|&bytes| bytes <= 64 << 30).ok_or_else(|| format!("{text:?} is too large"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_binary_units() {
-        let check = |text: &str, expected: Option<usize>| assert_eq!(parse_size(text).ok(), expected, "{text}");
-        check("4096", Some(4096));
-        check("4KiB", Some(4096));
-        check("5GiB", Some(5 << 30));
-        check("4kb", None);
-        check("", None);
-        check("99999999GiB", None);
-    }
+    let bytes = parse_bytes(text)?;
+    usize::try_from(bytes).ok().filter(|bytes| *bytes <= 64 << 30).ok_or_else(|| format!("{text:?} is too large"))
 }

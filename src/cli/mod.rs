@@ -6,6 +6,7 @@ mod config;
 mod healthcheck;
 mod logging;
 mod server;
+mod units;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

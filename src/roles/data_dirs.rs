@@ -7,8 +7,18 @@
 //!
 //! The ids of new disks are drawn and written down (`node/disks`) before the node has a cluster, because it presents them when
 //! the cluster is founded; the disks are formatted when it knows its cluster. From then on a directory without its disk is a
-//! missing mount, never a place to format (D23).
+//! missing mount, never a place to format (D23). A directory that comes later is a further disk, with an id of its own. One
+//! whose disk was removed from the cluster is left alone until somebody empties it.
+//!
+//! `node/disks`:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | u16 | version: 2 |
+//! | list | per disk: directory, disk id (16), stage (u8: 0 planned, 1 formatted, 2 removed) |
+//! | 8 | the first bytes of the BLAKE3 of all before |
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -18,7 +28,7 @@ use storage_node::DiskDir;
 
 const FILE: &str = "disks";
 const FILE_BYTES_MAX: u64 = 1 << 20;
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// What may be in a data directory that is not ours yet.
 const HARMLESS: [&str; 1] = ["lost+found"];
@@ -29,29 +39,34 @@ const OURS: [&str; 4] = ["disk", "node", "root-credentials", "root-credentials.t
 pub struct DataDirs {
     node_dir: PathBuf,
     disks: Vec<PlannedDisk>,
-    stage: Stage,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct PlannedDisk {
     dir: String,
     disk: DiskId,
+    stage: Stage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The ids are drawn; the directories may or may not be formatted.
+    /// The id is drawn; the directory may or may not be formatted.
     Planned,
-    /// Every directory has been formatted once.
+    /// The directory has been formatted once.
     Formatted,
+    /// The cluster knows the disk no more.
+    Removed,
 }
+
+placement_types::codec_struct!(PlannedDisk { dir, disk, stage });
+placement_types::codec_enum!(Stage, "stage of a disk" { 0 => Planned {}, 1 => Formatted {}, 2 => Removed {} });
 
 impl DataDirs {
     /// Checks the directories and reads, or makes, the list of disks. Changes nothing in a directory that holds foreign data.
     ///
     /// # Errors
-    /// A directory that is missing, no directory, not writable, given twice, holds foreign data, or is not one this node was
-    /// founded with: the message names it and says what to do.
+    /// A directory that is missing, no directory, not writable, given twice, holds foreign data or another node's disk, or that
+    /// belongs to this node and is not given: the message names it and says what to do.
     pub fn open(env: &Env, dirs: &[String]) -> anyhow::Result<Self> {
         let Some(first) = dirs.first() else {
             bail!("no data directory is given: name at least one");
@@ -65,10 +80,11 @@ impl DataDirs {
         let node_dir = Path::new(first).join("node");
         let path = node_dir.join(FILE);
         if env.fs.metadata(&path).with_context(|| format!("cannot look at {}", path.display()))?.is_some() {
-            let known = Self::read(env, node_dir, &path)?;
-            return known.check_same(dirs);
+            let mut known = Self::read(env, node_dir, &path)?;
+            known.take_in(env, dirs)?;
+            return Ok(known);
         }
-        if let Some(dir) = dirs.iter().find(|dir| exists(env, &Path::new(dir).join("disk").join("disk.id"))) {
+        if let Some(dir) = dirs.iter().find(|dir| holds_disk(env, dir)) {
             bail!(
                 "{dir} holds a disk, but {} is missing: this node's own state is gone or its directory is not mounted. \
                  Give the directories in the order of the first start",
@@ -78,8 +94,7 @@ impl DataDirs {
         env.fs
             .create_dir_all(&node_dir)
             .with_context(|| format!("cannot create {}: is {first} writable?", node_dir.display()))?;
-        let disks = dirs.iter().map(|dir| PlannedDisk { dir: dir.clone(), disk: DiskId::random(env) }).collect();
-        let planned = Self { node_dir, disks, stage: Stage::Planned };
+        let planned = Self { node_dir, disks: dirs.iter().map(|dir| PlannedDisk::new(env, dir)).collect() };
         planned.write(env)?;
         env.fs.sync_dir(Path::new(first)).with_context(|| format!("cannot fsync {first}"))?;
         Ok(planned)
@@ -94,9 +109,13 @@ impl DataDirs {
     pub fn disk_dirs(&self) -> Vec<DiskDir> {
         let dir = |planned: &PlannedDisk| DiskDir {
             path: Path::new(&planned.dir).join("disk"),
-            fresh: (self.stage == Stage::Planned).then_some(planned.disk),
+            fresh: (planned.stage == Stage::Planned).then_some(planned.disk),
         };
-        self.disks.iter().map(dir).collect()
+        self.present().map(dir).collect()
+    }
+
+    fn present(&self) -> impl Iterator<Item = &PlannedDisk> {
+        self.disks.iter().filter(|planned| planned.stage != Stage::Removed)
     }
 
     /// Every disk with the size of its file system.
@@ -109,7 +128,7 @@ impl DataDirs {
                 env.fs.space(Path::new(&planned.dir)).with_context(|| format!("cannot ask for the room on {}", planned.dir))?;
             Ok((planned.disk, space.total_bytes))
         };
-        self.disks.iter().map(capacity).collect()
+        self.present().map(capacity).collect()
     }
 
     /// Records that every disk has been formatted.
@@ -117,43 +136,72 @@ impl DataDirs {
     /// # Errors
     /// When the list cannot be written.
     pub fn mark_formatted(&mut self, env: &Env) -> anyhow::Result<()> {
-        if self.stage == Stage::Planned {
-            self.stage = Stage::Formatted;
-            self.write(env)?;
+        self.set_stages(env, |planned| if planned.stage == Stage::Planned { Stage::Formatted } else { planned.stage })
+    }
+
+    /// Records which disks the cluster has removed: their directories need not be given any more, and are not used if they are.
+    ///
+    /// # Errors
+    /// When the list cannot be written.
+    pub fn mark_removed(&mut self, env: &Env, removed: &BTreeSet<DiskId>) -> anyhow::Result<()> {
+        self.set_stages(env, |planned| if removed.contains(&planned.disk) { Stage::Removed } else { planned.stage })
+    }
+
+    fn set_stages(&mut self, env: &Env, stage: impl Fn(&PlannedDisk) -> Stage) -> anyhow::Result<()> {
+        let mut after = self.clone();
+        after.disks.iter_mut().for_each(|planned| planned.stage = stage(planned));
+        if after != *self {
+            after.write(env)?;
+            *self = after;
         }
         Ok(())
     }
 
-    fn check_same(self, dirs: &[String]) -> anyhow::Result<Self> {
-        for dir in dirs {
-            if !self.disks.iter().any(|known| known.dir == *dir) {
-                let known: Vec<&str> = self.disks.iter().map(|known| known.dir.as_str()).collect();
-                bail!(
-                    "{dir} is not one of the directories this node was started with ({}); adding disks comes with a later release",
-                    known.join(", ")
-                );
+    /// Compares the directories given with those known, and adds the new ones.
+    fn take_in(&mut self, env: &Env, dirs: &[String]) -> anyhow::Result<()> {
+        if let Some(missing) = self.present().find(|known| !dirs.contains(&known.dir)) {
+            bail!(
+                "{0} belongs to this node but was not given: name all of its directories. To take disk {1} out of the cluster, \
+                 drain it first: dozo admin apply drain {1}",
+                missing.dir,
+                missing.disk
+            );
+        }
+        let mut after = self.clone();
+        for dir in dirs.iter().filter(|dir| !self.present().any(|known| known.dir == **dir)) {
+            let removed = after.disks.iter().position(|known| known.dir == *dir);
+            match (removed, holds_disk(env, dir)) {
+                (Some(known), true) => {
+                    let disk = after.disks[known].disk;
+                    tracing::warn!(dir, %disk, "this disk was removed from the cluster: empty its directory to use it as a new one");
+                    continue;
+                }
+                (None, true) => bail!(
+                    "{dir} holds a disk that is not this node's: give an empty directory, or start the node it belongs to with it"
+                ),
+                (Some(known), false) => drop(after.disks.remove(known)),
+                (None, false) => {}
             }
+            after.disks.push(PlannedDisk::new(env, dir));
         }
-        if let Some(missing) = self.disks.iter().find(|known| !dirs.contains(&known.dir)) {
-            bail!("{} belongs to this node but was not given: name all of its directories", missing.dir);
+        if after != *self {
+            after.write(env)?;
+            *self = after;
         }
-        Ok(self)
+        Ok(())
     }
 
     fn read(env: &Env, node_dir: PathBuf, path: &Path) -> anyhow::Result<Self> {
         let bytes = env.fs.read_small(path, FILE_BYTES_MAX).with_context(|| format!("cannot read {}", path.display()))?;
-        let (disks, stage) =
+        let disks =
             decode(&bytes).with_context(|| format!("{} is damaged: restore it from a backup of this file", path.display()))?;
-        Ok(Self { node_dir, disks, stage })
+        Ok(Self { node_dir, disks })
     }
 
-    /// `u16` version, list of (directory, disk id), `u8` stage, then the first 8 bytes of the BLAKE3 of all before.
     fn write(&self, env: &Env) -> anyhow::Result<()> {
         let mut out = Encoder::new();
         out.u16(VERSION);
-        let list: Vec<(String, DiskId)> = self.disks.iter().map(|planned| (planned.dir.clone(), planned.disk)).collect();
-        list.encode(&mut out);
-        out.u8(u8::from(self.stage == Stage::Formatted));
+        self.disks.encode(&mut out);
         let body = out.finish();
         let bytes = [body.as_ref(), &checksum(&body)].concat();
         let path = self.node_dir.join(FILE);
@@ -161,17 +209,29 @@ impl DataDirs {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<(Vec<PlannedDisk>, Stage), DecodeError> {
+impl PlannedDisk {
+    fn new(env: &Env, dir: &str) -> Self {
+        Self { dir: dir.to_owned(), disk: DiskId::random(env), stage: Stage::Planned }
+    }
+}
+
+/// Version 1 had one stage for all disks, after the list.
+fn decode(bytes: &[u8]) -> Result<Vec<PlannedDisk>, DecodeError> {
     let (body, sum) = bytes.split_last_chunk::<8>().ok_or(DecodeError::Truncated)?;
     if checksum(body) != *sum {
         return Err(DecodeError::Invalid { what: "checksum" });
     }
     let mut input = Decoder::new(body);
-    input.version("a list of disks", VERSION)?;
-    let list = Vec::<(String, DiskId)>::decode(&mut input)?;
-    let stage = if bool::decode(&mut input)? { Stage::Formatted } else { Stage::Planned };
+    let disks = match input.version("a list of disks", VERSION)? {
+        1 => {
+            let list = Vec::<(String, DiskId)>::decode(&mut input)?;
+            let stage = if bool::decode(&mut input)? { Stage::Formatted } else { Stage::Planned };
+            list.into_iter().map(|(dir, disk)| PlannedDisk { dir, disk, stage }).collect()
+        }
+        _ => Vec::<PlannedDisk>::decode(&mut input)?,
+    };
     input.finish()?;
-    Ok((list.into_iter().map(|(dir, disk)| PlannedDisk { dir, disk }).collect(), stage))
+    Ok(disks)
 }
 
 fn checksum(bytes: &[u8]) -> [u8; 8] {
@@ -180,8 +240,8 @@ fn checksum(bytes: &[u8]) -> [u8; 8] {
     *head
 }
 
-fn exists(env: &Env, path: &Path) -> bool {
-    matches!(env.fs.metadata(path), Ok(Some(_)))
+fn holds_disk(env: &Env, dir: &str) -> bool {
+    matches!(env.fs.metadata(&Path::new(dir).join("disk").join("disk.id")), Ok(Some(_)))
 }
 
 fn check_dir(env: &Env, dir: &Path) -> anyhow::Result<()> {
@@ -248,9 +308,52 @@ mod tests {
         std::fs::create_dir(&good).unwrap();
         std::fs::create_dir(&other).unwrap();
         assert!(text(&[good.clone(), good.clone()]).contains("twice"));
+        std::fs::create_dir(format!("{other}/disk")).unwrap();
+        std::fs::write(format!("{other}/disk/disk.id"), b"of another node").unwrap();
         DataDirs::open(&env, std::slice::from_ref(&good)).unwrap();
-        assert!(text(&[good, other]).contains("not one of"));
+        assert!(text(&[good, other]).contains("not this node's"));
         std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_further_directory_is_a_new_disk_and_a_removed_one_is_let_go() {
+        let (env, path) = dir("grown");
+        let [one, two] = ["one", "two"].map(|name| path.join(name).display().to_string());
+        [&one, &two].iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+        let first = std::slice::from_ref(&one);
+        let both = [one.clone(), two.clone()];
+        DataDirs::open(&env, first).unwrap().mark_formatted(&env).unwrap();
+        let mut grown = DataDirs::open(&env, &both).unwrap();
+        let fresh: Vec<bool> = grown.disk_dirs().iter().map(|dir| dir.fresh.is_some()).collect();
+        assert_eq!(fresh, [false, true]);
+        let added = grown.disk_dirs()[1].fresh.unwrap();
+        grown.mark_formatted(&env).unwrap();
+        let error = format!("{:#}", DataDirs::open(&env, first).unwrap_err());
+        assert!(error.contains(&two) && error.contains("drain"), "{error}");
+
+        // As the store does when it formats the disk.
+        std::fs::create_dir(format!("{two}/disk")).unwrap();
+        std::fs::write(format!("{two}/disk/disk.id"), b"id").unwrap();
+        grown.mark_removed(&env, &BTreeSet::from([added])).unwrap();
+        assert_eq!(DataDirs::open(&env, first).unwrap().disk_dirs().len(), 1);
+        assert_eq!(DataDirs::open(&env, &both).unwrap().disk_dirs().len(), 1, "it still holds the removed disk");
+        std::fs::remove_dir_all(format!("{two}/disk")).unwrap();
+        let again = DataDirs::open(&env, &both).unwrap();
+        assert_eq!(again.disk_dirs().len(), 2);
+        assert!(again.disk_dirs()[1].fresh.is_some_and(|disk| disk != added));
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn the_first_releases_list_is_read() {
+        let disk = DiskId::from_u128(7);
+        let mut out = Encoder::new();
+        out.u16(1);
+        vec![("/data".to_owned(), disk)].encode(&mut out);
+        out.u8(1);
+        let body = out.finish();
+        let bytes = [body.as_ref(), &checksum(&body)].concat();
+        assert_eq!(decode(&bytes), Ok(vec![PlannedDisk { dir: "/data".into(), disk, stage: Stage::Formatted }]));
     }
 
     #[test]

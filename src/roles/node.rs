@@ -43,13 +43,15 @@ impl NodeRole {
             bail!("name the storage nodes with --peers HOST:PORT,HOST:PORT,... (this node included)");
         }
         let address = advertised(settings)?;
-        if !settings.peers.contains(&address) {
+        let joins = settings.join.unwrap_or(false);
+        if !joins && !settings.peers.contains(&address) {
             bail!(
                 "{address} is not among --peers ({}); set --advertise to the entry that is this node",
                 settings.peers.join(", ")
             );
         }
         let expect = settings.expect.unwrap_or(u32::try_from(settings.peers.len()).unwrap_or(u32::MAX));
+        let expect = (!joins).then_some(expect);
         let listener_address = settings.internal_address().to_owned();
         let listener =
             env.net.listen(&listener_address).await.with_context(|| format!("cannot listen on {listener_address} (--listen)"))?;

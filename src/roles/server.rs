@@ -30,7 +30,7 @@ impl ServerRole {
             address: "embedded:0".to_owned(),
             zone: parse_zone(settings)?,
             profile: parse_profile(settings)?,
-            expect: 1,
+            expect: Some(1),
             peer_addresses: Vec::new(),
             kv: rocks(),
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
-use placement::bootstrap::{Shape, form, register};
+use placement::bootstrap::{Shape, form, join, register};
 use placement::reporter::{self, DiskReport};
 use placement::{IdentityFile, Meeting, PlacementClient, PlacementService, SystemMachine, steward};
 use placement_map::ClusterMap;
@@ -30,8 +30,9 @@ pub struct StorageParts {
     pub address: String,
     pub zone: ZoneName,
     pub profile: Option<Profile>,
-    pub expect: u32,
-    /// The founding nodes' addresses.
+    /// How many nodes found the cluster; `None`: this node joins one that exists.
+    pub expect: Option<u32>,
+    /// Addresses of nodes to found with, or of members of the cluster to join.
     pub peer_addresses: Vec<String>,
     pub kv: KvOpeners,
 }
@@ -114,12 +115,22 @@ impl Seeker {
         let Self { candidate, peers, meeting, served, placement } = self;
         let Candidate { parts, mut dirs, identity, me } = candidate;
         let env = parts.env.clone();
+        let local = LatePlacement::new(placement.clone());
+        let connect = placement_connect(parts.address.clone(), local, peers.clone());
+        // Its own address among them: after a restart of everything, the map may be nowhere but in this process's replica.
+        let mut seeds = parts.peer_addresses.clone();
+        if !seeds.contains(&me.address) {
+            seeds.push(me.address.clone());
+        }
+        if parts.expect.is_none() && identity.current().membership.is_none() {
+            let found = meeting.find_member().await;
+            let asked = PlacementClient::new(env.clone(), connect.clone(), seeds.clone(), Some(found.cluster));
+            let replica = join(&env, &asked, me.clone()).await.context("cannot join the cluster")?;
+            identity.become_member(Membership { replica, ..found }).await?;
+        }
         let met = meeting.run().await.context("cannot find a cluster")?;
         let Membership { cluster, replica, system_group } = met.membership.clone();
 
-        let local = LatePlacement::new(placement.clone());
-        let connect = placement_connect(parts.address.clone(), local, peers.clone());
-        let seeds = if parts.peer_addresses.is_empty() { vec![me.address.clone()] } else { parts.peer_addresses.clone() };
         let client = PlacementClient::new(env.clone(), connect, seeds, Some(cluster));
         let maps = client.maps();
         let nodes = Arc::new(Directory::new(maps.clone(), peers.clone()));
@@ -151,21 +162,32 @@ impl Seeker {
         .await?;
         identity.record_log().await?;
         let formatted_env = env.clone();
-        env.run_blocking(move || dirs.mark_formatted(&formatted_env)).await?;
+        let dirs = env.run_blocking(move || dirs.mark_formatted(&formatted_env).map(|()| dirs)).await?;
         let api: Arc<dyn NodeApi> = Arc::new(node.clone());
         nodes.set_local(me.node, api.clone());
 
         let mut tasks = Vec::new();
+        let system = SystemReplica {
+            env: env.clone(),
+            me: me.node,
+            node: node.clone(),
+            machine: system_machine,
+            membership: met.membership.clone(),
+            placement,
+        };
         if system_group.iter().any(|(member, _)| *member == me.node) {
             let voters = system_group.iter().map(|(_, replica)| *replica).collect();
             node.consensus().create_group(GroupId::SYSTEM, voters).await.context("cannot create the system group")?;
-            let service = PlacementService::new(env.clone(), node.consensus().clone(), system_machine, met.membership.clone());
-            tasks.push(steward::start(env.clone(), service.clone()));
-            assert!(placement.set(service).is_ok(), "a process has one placement service");
+        }
+        if node.consensus().group_status(GroupId::SYSTEM).is_some() {
+            tasks.push(system.serve());
+        } else {
+            tasks.push(env.spawn("system-replica", system.serve_when_called(maps.clone())));
         }
         assert!(served.set(Served { node: api, raft: Arc::new(node.clone()) }).is_ok(), "a process has one node");
         tasks.push(client.follow());
         tasks.push(env.spawn("raft-addresses", learn_addresses(maps.clone(), transport)));
+        tasks.push(env.spawn("removed-disks", forget_removed(env.clone(), maps.clone(), dirs)));
         if let Some(founding) = &met.founding
             && maps.borrow().is_none()
         {
@@ -176,6 +198,38 @@ impl Seeker {
         wait_for_node(maps.clone(), me.node).await;
         tasks.extend(start_heartbeats(&env, &node, &client));
         Ok(Storage { id: me.node, maps, client: Arc::new(client), nodes, node, tasks })
+    }
+}
+
+/// What a process needs to serve the system group's face once it holds a replica of it.
+struct SystemReplica {
+    env: Env,
+    me: NodeId,
+    node: StorageNode,
+    machine: Arc<SystemMachine>,
+    membership: Membership,
+    placement: Arc<OnceLock<Arc<dyn PlacementApi>>>,
+}
+
+impl SystemReplica {
+    fn serve(self) -> TaskHandle {
+        let consensus = self.node.consensus().clone();
+        let service = PlacementService::new(self.env.clone(), consensus, self.machine, self.membership);
+        let steward = steward::start(self.env, service.clone());
+        assert!(self.placement.set(service).is_ok(), "a process has one placement service");
+        steward
+    }
+
+    /// Waits until the map names this node as a voter of the system group: its leader then sends the state.
+    async fn serve_when_called(self, mut maps: MapWatch) {
+        let me = self.me;
+        let called = |map: &Option<Arc<ClusterMap>>| {
+            map.as_ref().is_some_and(|map| map.groups.get(&GroupId::SYSTEM).is_some_and(|voters| voters.contains(&me)))
+        };
+        if maps.wait_for(called).await.is_ok() {
+            let steward = self.serve();
+            steward.join().await;
+        }
     }
 }
 
@@ -231,6 +285,23 @@ async fn learn_addresses(mut maps: MapWatch, transport: Arc<RaftTransport>) {
         let map = maps.borrow_and_update().clone();
         if let Some(map) = map {
             transport.learn_map(&map);
+        }
+        if maps.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Writes down which of this node's disks the cluster has removed, so that the next start does without them.
+async fn forget_removed(env: Env, mut maps: MapWatch, mut dirs: DataDirs) {
+    loop {
+        let removed = maps.borrow_and_update().as_ref().map(|map| map.removed_disks.clone());
+        if let Some(removed) = removed.filter(|removed| !removed.is_empty()) {
+            let (inside, mut changed) = (env.clone(), dirs.clone());
+            match env.run_blocking(move || changed.mark_removed(&inside, &removed).map(|()| changed)).await {
+                Ok(changed) => dirs = changed,
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "a removed disk could not be noted yet"),
+            }
         }
         if maps.changed().await.is_err() {
             return;

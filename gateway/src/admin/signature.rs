@@ -1,5 +1,5 @@
 //! Who signed an admin request, as `aws --endpoint-url`-like tools and our own CLI sign them: in the `Authorization` header, for
-//! service `s3`, any region, GET only (so there is no body to sign).
+//! service `s3`, any region. Requests have no body, so there is none to sign.
 //!
 //! How a signature is made is in [`gateway_s3::signature`]; this decides which ones count.
 

@@ -1,12 +1,13 @@
 //! `/admin/v1/status`: what the cluster consists of and how it is.
 
 use futures::{StreamExt as _, stream};
-use placement_map::{ClusterMap, DiskState, NodeState};
+use placement_map::{ClusterMap, DiskRole, DiskState, NodeState};
 use placement_types::{GroupId, NodeId};
 use serde_json::{Value, json};
 use storage_node_proto::api::{DiskHealth, DiskReport};
 use storage_node_proto::query::Query;
 
+use crate::admin::upkeep;
 use crate::gateway::Gateway;
 use crate::limits::READY_DEADLINE;
 
@@ -22,7 +23,7 @@ pub async fn status(gw: &Gateway) -> Value {
         .map(|group| group_status(gw, &map, group))
         .buffered(64)
         .collect::<Vec<_>>();
-    let (nodes, groups) = futures::join!(nodes, groups);
+    let (nodes, groups, upkeep) = futures::join!(nodes, groups, upkeep::gather(gw, &map));
     let sum = |field: fn(&NodeStatus) -> u64| nodes.iter().map(field).sum::<u64>();
     let writable = map.disks.keys().filter(|disk| map.takes_shards(**disk)).count();
     json!({
@@ -41,6 +42,9 @@ pub async fn status(gw: &Gateway) -> Value {
         },
         "disks_writable": writable,
         "write_quorum": map.profile.write_quorum(),
+        "layout": map.layout,
+        "rebuild_after_seconds": map.settings.rebuild_after.as_secs(),
+        "upkeep": upkeep.progress(&map),
         "nodes": nodes.into_iter().map(|node| node.json).collect::<Vec<_>>(),
         "groups": groups,
     })
@@ -83,6 +87,12 @@ async fn node_status(gw: &Gateway, map: &ClusterMap, id: NodeId) -> NodeStatus {
                     DiskState::Good => "good",
                     DiskState::ReadOnly => "read-only",
                     DiskState::Dead => "dead",
+                    DiskState::Lost => "lost",
+                },
+                "role": match disk.role {
+                    DiskRole::Joining => "joining",
+                    DiskRole::InUse => "in use",
+                    DiskRole::Draining => "draining",
                 },
                 "report": report.map(disk_report),
             })
@@ -93,7 +103,11 @@ async fn node_status(gw: &Gateway, map: &ClusterMap, id: NodeId) -> NodeStatus {
             "id": id.to_string(),
             "address": node.address,
             "zone": node.zone.as_str(),
-            "state": match node.state { NodeState::Up => "up", NodeState::Down => "down" },
+            "state": match node.state {
+                NodeState::Up => "up",
+                NodeState::Down => "down",
+                NodeState::Lost => "lost",
+            },
             "answers": reported,
             "disks": disks,
         }),

@@ -8,8 +8,11 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use placement_types::{ByteRange, ChunkId, DiskId, Profile, ShardId};
-use storage_node_proto::api::{ByteStream, ChunkApi, ChunkError, DiskReport, ShardApi, ShardError, WriteChunk, WriteShard};
+use storage_node_proto::api::{
+    ByteStream, ChunkApi, ChunkError, DiskReport, ShardApi, ShardError, UpkeepApi, WriteChunk, WriteShard,
+};
 use storage_node_proto::object::ChunkEntry;
+use storage_node_proto::upkeep::UpkeepReport;
 
 use super::{Member, NODES};
 
@@ -143,5 +146,12 @@ impl ShardApi for Member {
 
     async fn disks(&self) -> Result<Vec<DiskReport>, ShardError> {
         Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl UpkeepApi for Member {
+    async fn upkeep(&self) -> Result<UpkeepReport, ShardError> {
+        Ok(UpkeepReport::default())
     }
 }

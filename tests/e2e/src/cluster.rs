@@ -1,9 +1,10 @@
 //! Storage nodes and gateways on loopback.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -16,6 +17,10 @@ pub struct Cluster {
     internal_ports: Vec<u16>,
     nodes: Vec<Option<Process>>,
     gateways: Vec<Option<Gateway>>,
+    /// How many nodes founded the cluster; those after them joined.
+    founders: usize,
+    /// Nodes that are not to be started again.
+    forgotten: Vec<usize>,
 }
 
 struct Gateway {
@@ -37,6 +42,8 @@ impl Cluster {
             internal_ports: (0..nodes).map(|_| free_port()).collect(),
             nodes: (0..nodes).map(|_| None).collect(),
             gateways: (0..gateways).map(|_| None).collect(),
+            founders: nodes,
+            forgotten: Vec::new(),
         };
         for node in 0..nodes {
             std::fs::create_dir_all(cluster.node_dir(node))?;
@@ -57,7 +64,7 @@ impl Cluster {
         let cluster = &*self;
         std::thread::scope(|scope| {
             let nodes: Vec<_> = (0..cluster.nodes.len())
-                .filter(|&node| cluster.nodes[node].is_none())
+                .filter(|node| cluster.nodes[*node].is_none() && !cluster.forgotten.contains(node))
                 .map(|node| (node, scope.spawn(move || cluster.launch_node(node))))
                 .collect();
             let gateways: Vec<_> = (0..cluster.gateways.len())
@@ -86,7 +93,7 @@ impl Cluster {
     }
 
     fn variables(&self) -> Vec<(&'static str, String)> {
-        let peers: Vec<String> = self.internal_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let peers: Vec<String> = (0..self.founders).map(|node| self.address(node)).collect();
         vec![
             ("DOZO_PEERS", peers.join(",")),
             ("DOZO_CLUSTER_SECRET_FILE", self.dir.path().join("cluster-secret").display().to_string()),
@@ -105,10 +112,71 @@ impl Cluster {
 
     fn launch_node(&self, node: usize) -> anyhow::Result<Process> {
         let dir = self.node_dir(node).display().to_string();
-        let address = format!("127.0.0.1:{}", self.internal_ports[node]);
+        let address = self.address(node);
         let zone = format!("zone-{node}");
-        let arguments = ["node", "--data", &dir, "--listen", &address, "--advertise", &address, "--zone", &zone];
+        let mut arguments = vec!["node", "--data", &dir, "--listen", &address, "--advertise", &address, "--zone", &zone];
+        if node >= self.founders {
+            arguments.push("--join");
+        }
         self.launch(&format!("node{node}"), &arguments).map(|(process, _)| process)
+    }
+
+    /// The internal address of a node, which is also a name for it in `dozo admin`.
+    pub fn address(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.internal_ports[node])
+    }
+
+    /// Starts a further node, which joins the cluster, and returns its number.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn join_node(&mut self) -> anyhow::Result<usize> {
+        let node = self.nodes.len();
+        self.internal_ports.push(free_port());
+        std::fs::create_dir_all(self.node_dir(node))?;
+        let process = self.launch_node(node).with_context(|| format!("node {node}"))?;
+        self.nodes.push(Some(process));
+        Ok(node)
+    }
+
+    /// Never starts a node again that was removed from the cluster.
+    pub fn forget_node(&mut self, node: usize) {
+        self.nodes[node] = None;
+        self.forgotten.push(node);
+    }
+
+    /// Runs `dozo admin` through a gateway.
+    ///
+    /// # Errors
+    /// When it fails: the message has what it said.
+    pub fn admin_command(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut all = vec!["admin", "--admin-endpoint", self.admin(0)];
+        all.extend(arguments);
+        self.client(0).dozo(&all)
+    }
+
+    /// Waits until every group was surveyed by the newest map and nothing is left to repair or to move.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`: the message has the last status.
+    pub fn wait_settled(&self, limit: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut quiet = 0;
+        loop {
+            let status: Value = serde_json::from_str(&self.admin_command(&["--json", "status"])?)?;
+            let upkeep = &status["upkeep"];
+            let idle = ["lost", "leaving", "misplaced"].iter().all(|work| upkeep[work]["shards"] == 0);
+            let surveyed = upkeep["groups_not_surveyed"].as_array().is_some_and(Vec::is_empty);
+            // The ring settles in steps; a step makes a new epoch, and so a survey that is not there yet.
+            quiet = if idle && surveyed { quiet + 1 } else { 0 };
+            if quiet >= 3 {
+                return Ok(());
+            }
+            if began.elapsed() > limit {
+                bail!("not settled after {limit:?}: {upkeep:#}\n{}", self.logs());
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
     }
 
     fn launch_gateway(&self, gateway: usize) -> anyhow::Result<Gateway> {

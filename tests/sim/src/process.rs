@@ -64,7 +64,7 @@ async fn start_node(machine: &Arc<Machine>, plan: ClusterPlan) -> anyhow::Result
         address: format!("{}:{PORT}", machine.name),
         zone: ZoneName::parse(&machine.name).context("a zone for each node")?,
         profile: Some(plan.profile),
-        expect: u32::try_from(plan.addresses.len())?,
+        expect: Some(u32::try_from(plan.addresses.len())?),
         peer_addresses: plan.addresses,
         kv: machine.stores(),
     };

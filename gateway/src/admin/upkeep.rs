@@ -1,0 +1,134 @@
+//! `/admin/v1/risk`, and what status says of repair and rebalance: the surveys of all groups put together.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt as _, stream};
+use placement_map::ClusterMap;
+use placement_types::{DiskId, GroupId, NodeId, ZoneName};
+use serde_json::{Value, json};
+use storage_node_proto::upkeep::{GroupSurvey, Tally, UpkeepReport, Work};
+
+use crate::gateway::Gateway;
+use crate::limits::READY_DEADLINE;
+
+/// The newest survey of each group, from whichever node made it.
+#[derive(Default)]
+pub struct Upkeep {
+    surveys: BTreeMap<GroupId, GroupSurvey>,
+    bytes_last_minute: u64,
+}
+
+/// Asks every node; those that do not answer are left out.
+pub async fn gather(gw: &Gateway, map: &ClusterMap) -> Upkeep {
+    let reports: Vec<Option<UpkeepReport>> = stream::iter(map.nodes.keys().copied().collect::<Vec<_>>())
+        .map(|node| async move {
+            let api = gw.nodes.node(node)?;
+            gw.env.timeout(READY_DEADLINE, api.upkeep()).await.ok()?.ok()
+        })
+        .buffer_unordered(32)
+        .collect()
+        .await;
+    let mut upkeep = Upkeep::default();
+    for report in reports.into_iter().flatten() {
+        upkeep.bytes_last_minute += report.bytes_last_minute;
+        for survey in report.surveys {
+            // A leader that was deposed a moment ago still has its own.
+            if upkeep.surveys.get(&survey.group).is_none_or(|known| known.at < survey.at) {
+                upkeep.surveys.insert(survey.group, survey);
+            }
+        }
+    }
+    upkeep
+}
+
+impl Upkeep {
+    /// How fast repair and rebalance write now; `None` when they do not.
+    pub fn bytes_per_second(&self) -> Option<u64> {
+        Some(self.bytes_last_minute / 60).filter(|rate| *rate > 0)
+    }
+
+    fn work(&self, of: fn(&GroupSurvey) -> Work) -> Work {
+        self.surveys.values().fold(Work::default(), |mut sum, survey| {
+            sum.add(of(survey));
+            sum
+        })
+    }
+
+    fn tally(&self, of: fn(&GroupSurvey) -> Tally) -> Tally {
+        self.surveys.values().fold(Tally::default(), |mut sum, survey| {
+            sum.add(of(survey));
+            sum
+        })
+    }
+
+    /// Groups of which nobody has found out yet how they are by this map.
+    fn unsurveyed(&self, map: &ClusterMap) -> Vec<u32> {
+        let groups = map.groups.keys().filter(|group| **group != GroupId::SYSTEM);
+        let is_known = |group: &GroupId| self.surveys.get(group).is_some_and(|survey| survey.epoch >= map.epoch);
+        groups.filter(|group| !is_known(group)).map(|group| group.0).collect()
+    }
+
+    /// What there is to repair and to move, how fast that goes, and how long it may take.
+    pub fn progress(&self, map: &ClusterMap) -> Value {
+        let (lost, leaving, misplaced) =
+            (self.work(|survey| survey.lost), self.work(|survey| survey.leaving), self.work(|survey| survey.misplaced));
+        let left = (lost.bytes + leaving.bytes + misplaced.bytes) as f64;
+        let seconds = self.bytes_per_second().map(|rate| (left / rate as f64).ceil() as u64);
+        json!({
+            "lost": work(lost),
+            "leaving": work(leaving),
+            "misplaced": work(misplaced),
+            "bytes_per_second": self.bytes_last_minute / 60,
+            "seconds_left": if left == 0.0 { Some(0) } else { seconds },
+            "groups_not_surveyed": self.unsurveyed(map),
+        })
+    }
+}
+
+/// What would be lost or unreadable if one more of anything failed now.
+pub async fn risk(gw: &Gateway) -> Value {
+    let Some(map) = gw.maps.borrow().clone() else {
+        return json!({ "formed": false });
+    };
+    let upkeep = gather(gw, &map).await;
+    let mut margins: Vec<Tally> = Vec::new();
+    let (mut disks, mut nodes, mut zones) =
+        (BTreeMap::<DiskId, Tally>::new(), BTreeMap::<NodeId, Tally>::new(), BTreeMap::<ZoneName, Tally>::new());
+    for survey in upkeep.surveys.values() {
+        margins.resize(margins.len().max(survey.margins.len()), Tally::default());
+        for (sum, more) in margins.iter_mut().zip(&survey.margins) {
+            sum.add(*more);
+        }
+        survey.without_disk.iter().for_each(|(disk, hanging)| disks.entry(*disk).or_default().add(*hanging));
+        survey.without_node.iter().for_each(|(node, hanging)| nodes.entry(*node).or_default().add(*hanging));
+        survey.without_zone.iter().for_each(|(zone, hanging)| zones.entry(zone.clone()).or_default().add(*hanging));
+    }
+    let margins: Vec<Value> = margins
+        .into_iter()
+        .enumerate()
+        .map(|(margin, covered)| json!({ "shards_may_be_lost": margin, "data": tally(covered) }))
+        .collect();
+    json!({
+        "formed": true,
+        "surveyed": tally(upkeep.tally(|survey| survey.all)),
+        "gone": tally(upkeep.tally(|survey| survey.gone)),
+        "unreadable_now": tally(upkeep.tally(|survey| survey.unreadable)),
+        "margins": margins,
+        "without_disk": disks.into_iter().map(|(disk, hanging)| hangs_on(&disk.to_string(), hanging)).collect::<Vec<_>>(),
+        "without_node": nodes.into_iter().map(|(node, hanging)| hangs_on(&node.to_string(), hanging)).collect::<Vec<_>>(),
+        "without_zone": zones.into_iter().map(|(zone, hanging)| hangs_on(zone.as_str(), hanging)).collect::<Vec<_>>(),
+        "upkeep": upkeep.progress(&map),
+    })
+}
+
+fn tally(tally: Tally) -> Value {
+    json!({ "keys": tally.keys, "chunks": tally.chunks, "bytes": tally.bytes })
+}
+
+fn work(work: Work) -> Value {
+    json!({ "shards": work.shards, "bytes": work.bytes, "stuck": work.stuck })
+}
+
+fn hangs_on(id: &str, hanging: Tally) -> Value {
+    json!({ "id": id, "data": tally(hanging) })
+}
