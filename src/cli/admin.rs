@@ -80,7 +80,11 @@ pub fn run(args: AdminArgs) -> anyhow::Result<()> {
         AdminCommand::Set { rebuild_after } => {
             let query = [("rebuild_after_seconds", rebuild_after.to_string())];
             let applied = runtime.block_on(send(&client, Method::POST, "/admin/v1/settings", &query))?;
-            if args.json { print_json(&applied) } else { Ok(println!("done")) }
+            if args.json {
+                return print_json(&applied);
+            }
+            println!("done");
+            Ok(())
         }
         AdminCommand::Explain { object } => {
             let (bucket, key) = object

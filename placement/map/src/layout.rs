@@ -26,29 +26,28 @@ pub fn change(before: &ClusterMap, change: &LayoutChange) -> Result<Option<Clust
     let mut map = before.clone();
     match change {
         LayoutChange::TakeIn { disks } => {
-            for_each(&mut map, disks, |disk| match disk.role {
-                DiskRole::Joining => Ok(disk.role = DiskRole::InUse),
-                DiskRole::InUse => Ok(()),
+            set_role(&mut map, disks, DiskRole::InUse, |disk| match disk.role {
+                DiskRole::Joining | DiskRole::InUse => Ok(()),
                 DiskRole::Draining => Err(format!("disk {} is being drained: keep it instead", disk.id)),
             })?;
             check_bearable(&map, map.profile)?;
         }
         LayoutChange::Drain { disks } => {
-            for_each(&mut map, disks, |disk| match disk.role {
-                DiskRole::InUse | DiskRole::Draining => Ok(disk.role = DiskRole::Draining),
+            set_role(&mut map, disks, DiskRole::Draining, |disk| match disk.role {
+                DiskRole::InUse | DiskRole::Draining => Ok(()),
                 DiskRole::Joining => Err(format!("disk {} is not in use: remove it instead", disk.id)),
             })?;
             check_bearable(&map, map.profile)?;
         }
-        LayoutChange::Keep { disks } => for_each(&mut map, disks, |disk| match disk.role {
-            DiskRole::InUse | DiskRole::Draining => Ok(disk.role = DiskRole::InUse),
+        LayoutChange::Keep { disks } => set_role(&mut map, disks, DiskRole::InUse, |disk| match disk.role {
+            DiskRole::InUse | DiskRole::Draining => Ok(()),
             DiskRole::Joining => Err(format!("disk {} is not in use: take it in instead", disk.id)),
         })?,
         LayoutChange::Weigh { disk, weight_bytes } => {
             if *weight_bytes == Some(0) {
                 return Err("a weight of 0 is none: drain the disk instead".into());
             }
-            for_each(&mut map, &[*disk], |disk| Ok(disk.weight_bytes = *weight_bytes))?;
+            map.disks.get_mut(disk).ok_or_else(|| format!("there is no disk {disk}"))?.weight_bytes = *weight_bytes;
         }
         LayoutChange::RemoveDisks { disks } => remove_disks(&mut map, disks)?,
         LayoutChange::RemoveNode { node } => remove_node(&mut map, *node)?,
@@ -88,14 +87,25 @@ pub fn settled(map: &ClusterMap) -> ClusterMap {
 /// More steps than any ring takes to settle.
 const RING_STEPS_MAX: usize = 1000;
 
-fn for_each(map: &mut ClusterMap, disks: &[DiskId], change: impl Fn(&mut Disk) -> Result<(), String>) -> Result<(), String> {
+/// Gives disks a role, if `check` has nothing against any of them.
+fn set_role(
+    map: &mut ClusterMap,
+    disks: &[DiskId],
+    role: DiskRole,
+    check: impl Fn(&Disk) -> Result<(), String>,
+) -> Result<(), String> {
+    check_each(map, disks, check)?;
+    for disk in disks {
+        map.disks.get_mut(disk).expect("it was just checked").role = role;
+    }
+    Ok(())
+}
+
+fn check_each(map: &ClusterMap, disks: &[DiskId], check: impl Fn(&Disk) -> Result<(), String>) -> Result<(), String> {
     if disks.is_empty() || disks.len() > NAMES_MAX {
         return Err(format!("{} disks are named, 1 to {NAMES_MAX} can be", disks.len()));
     }
-    for id in disks {
-        change(map.disks.get_mut(id).ok_or_else(|| format!("there is no disk {id}"))?)?;
-    }
-    Ok(())
+    disks.iter().try_for_each(|id| check(map.disks.get(id).ok_or_else(|| format!("there is no disk {id}"))?))
 }
 
 /// How many disks in use each node has.
@@ -112,10 +122,9 @@ fn check_bearable(map: &ClusterMap, profile: Profile) -> Result<(), String> {
 }
 
 fn remove_disks(map: &mut ClusterMap, disks: &[DiskId]) -> Result<(), String> {
-    let nodes = map.nodes.clone();
-    for_each(map, disks, |disk| {
+    check_each(map, disks, |disk| {
         let gone = matches!(disk.state, DiskState::Dead | DiskState::Lost)
-            || nodes.get(&disk.node).is_some_and(|node| node.state != NodeState::Up);
+            || map.nodes.get(&disk.node).is_some_and(|node| node.state != NodeState::Up);
         if disk.role == DiskRole::InUse && !gone {
             return Err(format!("disk {} is in use: drain it first", disk.id));
         }

@@ -1,6 +1,7 @@
 //! Repair and rebalance by survey: lost nodes, drained disks, misplaced shards, and what is told of them.
 
 use placement_map::{DiskRole, DiskState};
+use storage_node_proto::query::{Answer, Query};
 use storage_node_proto::upkeep::{GroupSurvey, Tally, Work};
 
 use super::*;
