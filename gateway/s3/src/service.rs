@@ -12,7 +12,7 @@
 //! one control character and route an unknown sub-resource to the plain operation. Each of those would have to be undone from outside.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
@@ -91,17 +91,20 @@ impl S3Service {
         let started = self.0.env.monotonic();
         let request_id = RequestId::random(&self.0.env);
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let closes = expects_in_vain(&request);
+        let waits = waits_for_continue(&request);
+        let asked = Arc::new(AtomicBool::new(false));
         let _serving = Serving::begin(&self.0.in_flight);
         let response = match self.0.in_flight.load(Ordering::Relaxed) > self.0.config.requests_max {
             true => {
                 metrics::overloaded();
                 refusal(&S3Error::slow_down(), &method, &uri, request_id)
             }
-            false => self.verify_and_run(request, peer, request_id).await,
+            false => self.verify_and_run(request, peer, request_id, &asked).await,
         };
         let mut response = self.finish(response, &method, &uri, request_id);
-        if closes {
+        // What comes next on the connection is this request's body to some clients and another request to others, and hyper takes
+        // the first bytes it gets for the body.
+        if waits && !asked.load(Ordering::Relaxed) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let operation = response.extensions().get::<OperationName>().map_or(NO_OPERATION, |name| name.0);
@@ -121,7 +124,13 @@ impl S3Service {
         response
     }
 
-    async fn verify_and_run(&self, request: Request<Incoming>, peer: &Peer, request_id: RequestId) -> Response<s3s::Body> {
+    async fn verify_and_run(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        request_id: RequestId,
+        asked: &Arc<AtomicBool>,
+    ) -> Response<s3s::Body> {
         let (mut parts, incoming) = request.into_parts();
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
         let checked = check_head(&parts.headers, &uri).and_then(|query| {
@@ -133,7 +142,7 @@ impl S3Service {
             Err(error) => return refusal(&error, &method, &uri, request_id),
         };
         parts.extensions.insert(Ticket { peer: peer.clone(), request_id, query });
-        let body = WireBody::new(incoming, self.0.env.clone(), framing);
+        let body = WireBody::new(incoming, self.0.env.clone(), framing, asked_for(&parts.headers, asked));
         let request = Request::from_parts(parts, s3s::Body::http_body_unsync(body));
         match self.0.verifier.call(request).await {
             Ok(response) => response,
@@ -161,13 +170,19 @@ impl S3Service {
     }
 }
 
-/// Whether the client waits for a `100 Continue` that never comes: hyper sends none for an empty body. botocore (every PUT of an
-/// empty object) then takes the next answer on the connection for this one's, so the connection must not be used again.
-fn expects_in_vain(request: &Request<Incoming>) -> bool {
-    let is = |name, expected: &str| {
-        request.headers().get(name).is_some_and(|value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(expected.as_bytes()))
-    };
-    request.version() == http::Version::HTTP_11 && is(EXPECT, "100-continue") && is(CONTENT_LENGTH, "0")
+/// Whether the client sends its body only after a `100 Continue`, which hyper sends when the body is asked for. While it was
+/// not asked for, nobody can tell whether the body will come: a client that gets a final answer may send it or not (RFC 9110,
+/// 10.1.1), so such a connection must not be used again.
+fn waits_for_continue(request: &Request<Incoming>) -> bool {
+    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    request.version() == http::Version::HTTP_11 && request.headers().get(EXPECT).is_some_and(expects)
+}
+
+/// Where a body notes that it was asked for. An empty one never counts: hyper sends no `100 Continue` for it, and botocore
+/// (every PUT of an empty object) then takes the next answer on the connection for this one's.
+fn asked_for(headers: &HeaderMap, asked: &Arc<AtomicBool>) -> Arc<AtomicBool> {
+    let is_empty = headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
+    if is_empty { Arc::default() } else { Arc::clone(asked) }
 }
 
 /// Counts a request for as long as its answer is being made.

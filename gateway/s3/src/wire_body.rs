@@ -6,6 +6,8 @@
 //! an error, so that a failed read becomes a broken connection and never a short object.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -31,16 +33,18 @@ pub(crate) struct WireBody {
     idle: Option<BoxFuture<'static, ()>>,
     framing: Option<ChunkFraming>,
     ended: bool,
+    asked: Arc<AtomicBool>,
 }
 
 impl WireBody {
-    /// `framing` is set for an aws-chunked body.
-    pub fn new(incoming: Incoming, env: Env, framing: Option<ChunkFraming>) -> Self {
-        Self { incoming, env, idle: None, framing, ended: false }
+    /// `framing` is set for an aws-chunked body; `asked` becomes true when somebody wants the body.
+    pub fn new(incoming: Incoming, env: Env, framing: Option<ChunkFraming>, asked: Arc<AtomicBool>) -> Self {
+        Self { incoming, env, idle: None, framing, ended: false, asked }
     }
 
     /// The next bytes, `None` at the proper end.
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, S3Error>>> {
+        self.asked.store(true, Ordering::Relaxed);
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 let clock = &self.env.clock;

@@ -21,7 +21,10 @@ async fn a_client_is_told_to_continue_only_when_it_may() {
 
     let mut anonymous = server.connect().await;
     anonymous.send_bytes(&expecting("/bucket/other").to_bytes()).await;
-    assert_eq!(anonymous.answer_to("PUT").await.code(), (403, "AccessDenied".to_owned()));
+    let refused = anonymous.answer_to("PUT").await;
+    assert_eq!(refused.code(), (403, "AccessDenied".to_owned()));
+    assert_eq!(refused.headers["connection"], "close", "the next bytes may be a body or a request, nobody can tell");
+    assert!(anonymous.is_closed().await);
     let mut unserved = server.connect().await;
     unserved.send_bytes(&expecting("/bucket/other").query("acl", "").sign_unsigned_payload(&server.env).to_bytes()).await;
     assert_eq!(unserved.answer_to("PUT").await.status, 501);
