@@ -1,10 +1,20 @@
 //! TCP. Both ends send small messages at once (`TCP_NODELAY`): ours are requests and replies, never keystrokes to collect.
+//!
+//! A stream's unsent bytes are bounded ([`UNSENT_BYTES_MAX`]). Left to itself the kernel keeps some 3 MiB for a peer that reads
+//! slowly, and reports room again only when a third of that is gone: a quarter of an hour of silence from one that reads
+//! 1 KB/s, which cannot be told from one that is gone.
 
 use std::io;
+use std::os::fd::AsFd as _;
 
 use async_trait::async_trait;
 use placement_types::{BoxStream, Listener, Net};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::sys;
+
+/// The kernel reports room when half of it is sent: enough for a writer to come in time, measured to cost no throughput.
+const UNSENT_BYTES_MAX: u32 = 256 << 10;
 
 pub(super) struct SystemNet;
 
@@ -12,7 +22,7 @@ pub(super) struct SystemNet;
 impl Net for SystemNet {
     async fn connect(&self, address: &str) -> io::Result<BoxStream> {
         let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        tune(&stream)?;
         Ok(Box::new(stream))
     }
 
@@ -33,7 +43,7 @@ struct SystemListener {
 impl Listener for SystemListener {
     async fn accept(&mut self) -> io::Result<(BoxStream, String)> {
         let (stream, peer) = self.listener.accept().await?;
-        stream.set_nodelay(true)?;
+        tune(&stream)?;
         Ok((Box::new(stream), peer.to_string()))
     }
 
@@ -42,8 +52,15 @@ impl Listener for SystemListener {
     }
 }
 
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sys::set_unsent_bytes_max(stream.as_fd(), UNSENT_BYTES_MAX)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -62,6 +79,21 @@ mod tests {
         server.write_all(&got).await.unwrap();
         client.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"ping");
+    }
+
+    #[tokio::test]
+    async fn little_is_kept_for_a_peer_that_reads_nothing() {
+        let mut listener = SystemNet.listen("127.0.0.1:0").await.unwrap();
+        let client = SystemNet.connect(&listener.local_address()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let piece = vec![7; 64 << 10];
+        let mut taken = 0;
+        while let Ok(written) = tokio::time::timeout(Duration::from_millis(200), server.write(&piece)).await {
+            taken += written.unwrap();
+        }
+        // The peer's kernel has taken as much as its window, at first 64 KiB, allows.
+        assert!((64 << 10..1 << 20).contains(&taken), "{taken} bytes");
+        drop(client);
     }
 
     #[tokio::test]

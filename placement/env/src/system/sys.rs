@@ -52,6 +52,17 @@ pub(super) fn space(path: &Path) -> io::Result<Space> {
     })
 }
 
+/// setsockopt(2) of `TCP_NOTSENT_LOWAT`: the kernel takes no more of a stream while so much of it waits to be sent. What is on
+/// its way is not counted, so that a fast connection is as fast as without.
+pub(super) fn set_unsent_bytes_max(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<u32>()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is borrowed, hence open; the value lives across the call, and its true length is given.
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, (&raw const bytes).cast(), length)
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn retry_if_interrupted() -> io::Result<()> {
     let error = io::Error::last_os_error();
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
