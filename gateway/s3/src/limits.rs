@@ -57,8 +57,14 @@ pub const PRESIGNED_LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// slow heads and idle connections alike.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A body that makes no progress for this long is given up, in either direction.
+/// A request's body that makes no progress for this long is given up.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A client that takes nothing of its reply for this long is given up. Longer than for a request's body, because much less of
+/// a client's progress is seen: its kernel opens a closed window by a sixteenth of its buffer at least, and ours reports room
+/// only when 128 KiB have left. A client that reads 1 KB/s shows a sign of life every 200 s over a loopback, and every 520 s
+/// when a fast start has given it a buffer of 6 MiB.
+pub const REPLY_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// A TLS handshake that takes longer is given up.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,8 +81,8 @@ pub const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Upload bytes in flight of one connection.
 pub const H2_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// Reply bytes buffered for one stream.
-pub const H2_SEND_BYTES_MAX: usize = 1 << 20;
+/// Reply bytes buffered for one stream, besides the piece that passes the limit: what a client that stands still holds here.
+pub const H2_SEND_BYTES_MAX: usize = 256 << 10;
 
 /// Headers of one request after decompression, room for the 8 KiB of a legal one and the framing around it.
 pub const H2_HEADER_LIST_BYTES_MAX: u32 = 32 << 10;

@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 use placement_types::{BoxFuture, Env};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::limits::BODY_IDLE_TIMEOUT;
+use crate::limits::REPLY_IDLE_TIMEOUT;
 
-/// Fails a write or flush with `TimedOut` when the peer has taken nothing for [`BODY_IDLE_TIMEOUT`], so that a reader who
-/// stopped reading does not hold a connection, and the object's chunks behind it, for ever. Reads are not watched here: a
+/// Fails a write or flush with `TimedOut` when the peer has taken nothing for [`REPLY_IDLE_TIMEOUT`], so that a reader who
+/// stopped reading does not hold a connection for ever. Reads are not watched here: a
 /// kept-alive connection waits for its next request by right, and bodies have their own limit.
 pub(crate) struct PatientIo<S> {
     stream: S,
@@ -30,7 +30,7 @@ impl<S> PatientIo<S> {
             return polled;
         }
         let clock = &self.env.clock;
-        let stalled = self.stalled.get_or_insert_with(|| clock.sleep(BODY_IDLE_TIMEOUT));
+        let stalled = self.stalled.get_or_insert_with(|| clock.sleep(REPLY_IDLE_TIMEOUT));
         stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -68,5 +68,31 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PatientIo<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_little_is_waited_for_and_one_that_takes_nothing_is_not() {
+        let (env, _) = placement_env::sim::env(1);
+        let (ours, mut peer) = duplex(1000);
+        let mut ours = PatientIo::new(ours, env.clone());
+        let (written, ()) = tokio::join!(ours.write_all(&[7; 2000]), async {
+            for _ in 0..10 {
+                env.sleep(REPLY_IDLE_TIMEOUT - Duration::from_secs(1)).await;
+                peer.read_exact(&mut [0; 100]).await.unwrap();
+            }
+        });
+        written.unwrap();
+        let began = env.monotonic();
+        assert_eq!(ours.write_all(&[7; 1]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(env.monotonic() - began, REPLY_IDLE_TIMEOUT);
     }
 }
