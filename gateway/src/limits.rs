@@ -44,10 +44,40 @@ pub const READ_STALL: Duration = Duration::from_secs(10);
 /// How many coordinators are tried for a chunk nobody has taken a byte of yet.
 pub const COORDINATORS_MAX: usize = 3;
 
-/// Pieces read ahead of a client. A piece is at most a stripe, so this is some 3 MiB per download.
-pub const READ_PIECES_MAX: usize = 3;
+/// What is queued for a client that keeps up; one piece more is ready, and the chunk streams behind it read on.
+pub const READ_AHEAD_BYTES: usize = 3 << 20;
 
-/// How often the reading of one chunk may start over on another node or from a newer manifest.
+/// What is queued for a client of which that is not known: a stripe, the least that can be read and verified.
+pub const READ_STRIPE_BYTES: usize = 1 << 20;
+
+/// What a connection gets at once, in memory of its own. hyper takes more as soon as it has less than 256 KiB left to send,
+/// so a client that stands still holds at most three of them; smaller ones cost throughput.
+pub const SMALL_PIECE_BYTES: usize = 128 << 10;
+
+/// What a client may leave in the queue for good at the end of its object: watching over less would cost every small read a
+/// change of tasks.
+pub const READ_LEFTOVER_BYTES: usize = 64 << 10;
+
+/// A client that has taken nothing for this long gets its reading parked.
+pub const READ_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Reading ahead is for clients that take more than this, over the last few seconds. Slower ones have a quarter of a second
+/// per stripe, and their connection's buffers, to wait for the next.
+pub const PACE_BYTES_PER_SECOND: u64 = 4 << 20;
+
+/// Credit from which the next stripe is read while one is taken: what a quick client has after its first one. It is more than
+/// a connection swallows for a client that reads nothing (some 760 KiB), so that such clients cost a stripe each at most, and
+/// that for [`READ_PATIENCE`] only. Others lose nothing: while their second stripe is read they are sent what their
+/// connection holds of the first.
+pub const PACE_STEADY_BYTES: u64 = 896 << 10;
+
+/// Credit from which chunks are read ahead.
+pub const PACE_BRISK_BYTES: u64 = 4 << 20;
+
+/// Credit kept: a brisk client that becomes slow is known as slow within some four seconds.
+pub const PACE_BYTES_MAX: u64 = 12 << 20;
+
+/// How often one run of a chunk may start over on another node or from a newer manifest.
 pub const READ_RETRIES_MAX: usize = 8;
 
 /// The pause before every node was asked in vain and all are asked again.

@@ -6,26 +6,39 @@
 //! is waited for before there is a stream at all, so that most failures are a 5xx and not a broken connection.
 //!
 //! A coordinator that cannot be reached is replaced by another, where the bytes stopped. One that cannot read the chunk
-//! makes the reader fetch the data record again, once: a repair or a move may have committed a new place since. While a chunk
-//! is sent, the next one is being opened. Everything runs in one task behind a channel of [`READ_PIECES_MAX`] pieces: a slow
-//! client holds no more than that, and one that leaves ends the task.
+//! makes the reader fetch the data record again, once: a repair or a move may have committed a new place since
+//! (`chunk_run.rs`). Everything runs in one task behind a queue (`queue.rs`); a client that leaves ends the task.
+//!
+//! How much is read ahead depends on the client (`pace.rs`). For one that keeps up, chunks are opened whole, the next one
+//! while one is sent. For one that has yet to show it, and for a slow one, stripe by stripe is asked for, so that no node and
+//! no connection can hold more for it. For one that stands still the reading is *parked*: queue and chunk streams are
+//! dropped, only the position is kept, and the chunk is opened there again when the client wants more. So thousands of
+//! stalled clients cost no more than what their connections hold, and those get small copies ([`Pieces::Small`]), because a
+//! slice would keep the whole stripe in memory. That the object may be overwritten meanwhile is nothing new: its chunks
+//! outlive it for a grace period, and after that the stream ends in an error.
+
+mod chunk_run;
+mod pace;
+mod queue;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use gateway_s3::{ObjectBody, S3Error, S3ErrorCode};
-use placement_types::{ByteRange, ChunkId, Env, NodeId, ObjectKey, TaskHandle, TxnId};
-use std::sync::Arc;
-use storage_node_proto::api::{ByteStream, ChunkError};
+use placement_types::{ByteRange, ChunkId, ObjectKey, TaskHandle, TxnId};
+use storage_node_proto::api::ChunkError;
 use storage_node_proto::command::Shelf;
-use storage_node_proto::object::{ChunkEntry, Data, DataRef, ObjectRecord};
+use storage_node_proto::object::{Data, DataRef, ObjectRecord};
 use storage_node_proto::query::{Answer, Query};
-use tokio::sync::{mpsc, oneshot};
 
+use self::chunk_run::{ChunkRun, Halt, Position};
+use self::pace::Gait;
+use self::queue::{Giver, Taker, queue};
 use crate::coordinators::Coordinators;
 use crate::error::read_error;
-use crate::limits::{DATA_RECORDS_PER_QUERY, READ_PAUSE, READ_PIECES_MAX, READ_RETRIES_MAX, READ_STALL};
+use crate::limits::{DATA_RECORDS_PER_QUERY, READ_LEFTOVER_BYTES, SMALL_PIECE_BYTES};
 use crate::meta_router::{MetaRouter, RouteError};
 
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +67,16 @@ pub struct DataPlace {
     pub key: ObjectKey,
 }
 
+/// How the bytes are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pieces {
+    /// As copies of at most [`SMALL_PIECE_BYTES`]: for a client's connection, which keeps what it was given for as long as the
+    /// client likes.
+    Small,
+    /// As they were read, up to a stripe: for who works them off at once.
+    AsRead,
+}
+
 /// Reads objects. Cheap to clone.
 #[derive(Clone)]
 pub struct ObjectReader {
@@ -73,6 +96,7 @@ impl ObjectReader {
         record: &ObjectRecord,
         inline: Option<Bytes>,
         range: ByteRange,
+        pieces: Pieces,
     ) -> Result<Option<ObjectBody>, ReadObjectError> {
         if range.is_empty() {
             return Ok(None);
@@ -83,51 +107,49 @@ impl ObjectReader {
             let piece = slice(&content, range);
             return Ok(Some(stream::iter([Ok(piece)]).boxed()));
         }
-        let (sender, mut receiver) = mpsc::channel(READ_PIECES_MAX);
-        let mut run = ReadRun { reader: self.clone(), place, segments: segments(&record.data, range), jobs: VecDeque::new() };
+        let (giver, taker) = queue(self.coordinators.env.clone());
+        let segments = segments(&record.data, range);
+        let mut reading = Reading { reader: self.clone(), place, segments, jobs: VecDeque::new(), current: None, ahead: None };
         let task = self.coordinators.env.spawn("read an object", async move {
-            if let Err(error) = run.run(&sender).await {
-                let _ = sender.send(Err(error)).await;
-            }
+            let result = reading.run(&giver).await;
+            giver.end(result);
         });
-        let first = match receiver.recv().await {
-            Some(Ok(piece)) => piece,
-            Some(Err(error)) => return Err(error),
-            None => return Err(ReadObjectError::Gone),
-        };
-        Ok(Some(body(receiver, task, first, range.len())))
+        taker.first().await?;
+        Ok(Some(body(Received { taker, _task: task, pieces, left: range.len() })))
     }
-}
-
-/// The channel as a stream that never ends cleanly short of `bytes`.
-fn body(receiver: mpsc::Receiver<Result<Bytes, ReadObjectError>>, task: TaskHandle, first: Bytes, bytes: u64) -> ObjectBody {
-    let received = Received { receiver, _task: task, first: Some(first), left: bytes };
-    stream::unfold(Some(received), |state| async move { state?.next().await }).boxed()
 }
 
 /// What a client is still to get. Dropping it stops the reading.
 struct Received {
-    receiver: mpsc::Receiver<Result<Bytes, ReadObjectError>>,
+    taker: Taker<Origin>,
     _task: TaskHandle,
-    first: Option<Bytes>,
+    pieces: Pieces,
     left: u64,
+}
+
+/// The queue as a stream that never ends cleanly short of what is left.
+fn body(received: Received) -> ObjectBody {
+    stream::unfold(Some(received), |state| async move { state?.next().await }).boxed()
 }
 
 impl Received {
     /// The next item, and what follows it: nothing after an error.
     async fn next(mut self) -> Option<(Result<Bytes, S3Error>, Option<Self>)> {
-        let item = match self.first.take() {
-            Some(first) => Some(Ok(first)),
-            None if self.left == 0 => None,
-            None => self.receiver.recv().await,
+        if self.left == 0 {
+            return None;
+        }
+        let taken = match self.pieces {
+            Pieces::Small => {
+                self.taker.take(SMALL_PIECE_BYTES).await.map(|taken| taken.map(|bytes| Bytes::copy_from_slice(&bytes)))
+            }
+            Pieces::AsRead => self.taker.take(usize::MAX).await,
         };
-        match item {
+        match taken {
             Some(Ok(piece)) if piece.len() as u64 <= self.left => {
                 self.left -= piece.len() as u64;
                 Some((Ok(piece), Some(self)))
             }
             Some(Err(error)) => Some((Err(read_error(&error)), None)),
-            None if self.left == 0 => None,
             Some(Ok(_)) | None => {
                 tracing::error!(left = self.left, "an object's data has another length than its record");
                 Some((Err(S3Error::new(S3ErrorCode::InternalError)), None))
@@ -168,8 +190,11 @@ fn slice(content: &Bytes, range: ByteRange) -> Bytes {
 /// One thing to deliver.
 enum Job {
     Inline(Bytes),
-    Chunk { txn: TxnId, entry: ChunkEntry, range: ByteRange },
+    Chunk(Position),
 }
+
+/// Where a piece can be read again: at a position, or, if it was inline, nowhere, and then it is kept.
+type Origin = Option<Position>;
 
 /// What is wanted of a record's chunks, in order.
 fn jobs(segment: Segment, data: Data) -> Vec<Job> {
@@ -183,7 +208,7 @@ fn jobs(segment: Segment, data: Data) -> Vec<Job> {
                 let whole = ByteRange::new(start, end).expect("the end is after the start");
                 if let Some(wanted) = whole.intersect(segment.range) {
                     let range = ByteRange::new(wanted.start() - start, wanted.end() - start).expect("it lies in the chunk");
-                    jobs.push(Job::Chunk { txn: segment.txn, entry, range });
+                    jobs.push(Job::Chunk(Position::start(segment.txn, entry, range)));
                 }
                 start = end;
             }
@@ -192,41 +217,105 @@ fn jobs(segment: Segment, data: Data) -> Vec<Job> {
     }
 }
 
-type Delivery = mpsc::Sender<Result<Bytes, ReadObjectError>>;
-
-/// The client left: there is nobody to read for.
-struct ClientLeft;
-
 /// The reading of one range of one object.
-struct ReadRun {
+struct Reading {
     reader: ObjectReader,
     place: DataPlace,
     segments: VecDeque<Segment>,
     jobs: VecDeque<Job>,
+    /// What is being delivered.
+    current: Option<ChunkRun>,
+    /// What comes after it, when it is opened already.
+    ahead: Option<ChunkRun>,
 }
 
-impl ReadRun {
-    async fn run(&mut self, delivery: &Delivery) -> Result<(), ReadObjectError> {
-        let mut ahead = None;
+impl Reading {
+    /// Reads to the end, parked whenever the client is too slow for what it made us hold.
+    async fn run(&mut self, giver: &Giver<Origin>) -> Result<(), ReadObjectError> {
         loop {
-            let current = match ahead.take() {
-                Some(reading) => reading,
-                None => match self.next_job().await? {
-                    Some(job) => self.start(job)?,
-                    None => return Ok(()),
-                },
-            };
-            if let Some(job) = self.next_job().await? {
-                ahead = Some(self.start(job)?);
-            }
-            let delivered = match current {
-                Reading::Inline(piece) => delivery.send(Ok(piece)).await.map_err(|_| ClientLeft),
-                Reading::Chunk(chunk) => chunk.deliver(delivery).await?,
-            };
-            if let Err(ClientLeft) = delivered {
-                return Ok(());
+            match self.read_on(giver).await {
+                Ok(()) => return Ok(()),
+                Err(Halt::Failed(error)) => return Err(error),
+                Err(Halt::TooSlow) => {
+                    self.put_all_back(giver);
+                    giver.wanted().await;
+                }
             }
         }
+    }
+
+    async fn read_on(&mut self, giver: &Giver<Origin>) -> Result<(), Halt> {
+        loop {
+            if giver.gait() == Gait::Slow {
+                giver.left(0).await?;
+            }
+            self.current = match self.ahead.take() {
+                Some(run) => Some(run),
+                None => match self.next_job().await? {
+                    None => break,
+                    Some(Job::Chunk(position)) => Some(self.open(position, giver.gait())?),
+                    Some(Job::Inline(content)) => {
+                        // Small enough to be there before there is room.
+                        giver.add(content, None);
+                        giver.room_for(0).await?;
+                        continue;
+                    }
+                },
+            };
+            if giver.gait() == Gait::Brisk && self.current.as_ref().is_some_and(ChunkRun::is_last) {
+                self.ahead = self.open_ahead().await?;
+            }
+            if let Some(run) = &mut self.current {
+                run.deliver(giver).await?;
+            }
+            if let Some(rest) = self.current.take().and_then(ChunkRun::rest) {
+                self.jobs.push_front(Job::Chunk(rest));
+            }
+        }
+        giver.left(READ_LEFTOVER_BYTES).await?;
+        giver.copy_what_is_left();
+        Ok(())
+    }
+
+    async fn open_ahead(&mut self) -> Result<Option<ChunkRun>, ReadObjectError> {
+        match self.next_job().await? {
+            Some(Job::Chunk(position)) => Ok(Some(self.open(position, Gait::Brisk)?)),
+            Some(inline @ Job::Inline(_)) => {
+                self.jobs.push_front(inline);
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn open(&self, position: Position, gait: Gait) -> Result<ChunkRun, ReadObjectError> {
+        ChunkRun::open(self.reader.clone(), self.place.clone(), position, gait)
+    }
+
+    /// Makes jobs again of everything the client has not taken, and drops whatever is held for them.
+    fn put_all_back(&mut self, giver: &Giver<Origin>) {
+        let ahead = self.ahead.take();
+        let current = self.current.take();
+        for rest in [ahead, current].into_iter().flatten().filter_map(ChunkRun::rest) {
+            self.put_back(rest);
+        }
+        for queued in giver.take_back().into_iter().rev() {
+            let (taken, left) = queued.piece.split_at(queued.taken);
+            match queued.origin {
+                Some(position) => self.put_back(position.after(taken)),
+                None => self.jobs.push_front(Job::Inline(Bytes::copy_from_slice(left))),
+            }
+        }
+    }
+
+    /// Makes a job of the rest of a chunk; what was to be read of it from further on is part of that.
+    fn put_back(&mut self, position: Position) {
+        if let Some(Job::Chunk(further)) = self.jobs.front()
+            && further.is_in_chunk_of(&position)
+        {
+            self.jobs.pop_front();
+        }
+        self.jobs.push_front(Job::Chunk(position));
     }
 
     /// The next job, from a further batch of data records when needed.
@@ -242,15 +331,6 @@ impl ReadRun {
             }
         }
         Ok(self.jobs.pop_front())
-    }
-
-    fn start(&self, job: Job) -> Result<Reading, ReadObjectError> {
-        Ok(match job {
-            Job::Inline(piece) => Reading::Inline(piece),
-            Job::Chunk { txn, entry, range } => {
-                Reading::Chunk(Box::new(ChunkReading::start(self.reader.clone(), self.place.clone(), txn, entry, range)?))
-            }
-        })
     }
 }
 
@@ -282,176 +362,4 @@ impl ObjectReader {
             | Answer::NoSuchUpload => Err(ReadObjectError::UnfitAnswer { answer: "something else" }),
         }
     }
-}
-
-enum Reading {
-    Inline(Bytes),
-    Chunk(Box<ChunkReading>),
-}
-
-/// A range of one chunk, being read.
-struct ChunkReading {
-    reader: ObjectReader,
-    place: DataPlace,
-    txn: TxnId,
-    entry: ChunkEntry,
-    range: ByteRange,
-    /// Nodes still to be asked.
-    candidates: VecDeque<NodeId>,
-    retries: usize,
-    reread: bool,
-    opening: Opening,
-}
-
-/// A call for a chunk stream, running ahead in its own task.
-struct Opening {
-    stream: oneshot::Receiver<Result<ByteStream<ChunkError>, ChunkError>>,
-    _task: TaskHandle,
-}
-
-impl ChunkReading {
-    fn start(
-        reader: ObjectReader,
-        place: DataPlace,
-        txn: TxnId,
-        entry: ChunkEntry,
-        range: ByteRange,
-    ) -> Result<Self, ReadObjectError> {
-        let map = reader.coordinators.map().ok_or(ReadObjectError::NoMap)?;
-        let mut candidates: VecDeque<NodeId> = reader.coordinators.to_read(&map, &entry).into();
-        let opening = open(&reader.coordinators, &mut candidates, &entry, range)?;
-        Ok(Self { reader, place, txn, entry, range, candidates, retries: 0, reread: false, opening })
-    }
-
-    /// Sends the range on, piece by piece, the last one only after the chunk's hash was right.
-    async fn deliver(mut self: Box<Self>, delivery: &Delivery) -> Result<Result<(), ClientLeft>, ReadObjectError> {
-        let env = self.reader.coordinators.env.clone();
-        let whole = self.range.len() == u64::from(self.entry.bytes);
-        let mut hasher = whole.then(blake3::Hasher::new);
-        let mut held: Option<Bytes> = None;
-        let mut done = 0u64;
-        let mut stream = self.opened(&env).await;
-        while done < self.range.len() {
-            let piece = match &mut stream {
-                Err(error) => Err(error.clone()),
-                Ok(stream) => next_piece(&env, stream, self.range.len() - done).await,
-            };
-            match piece {
-                Ok(piece) => {
-                    if let Some(hasher) = &mut hasher {
-                        hasher.update(&piece);
-                    }
-                    done += piece.len() as u64;
-                    if let Some(before) = held.replace(piece)
-                        && delivery.send(Ok(before)).await.is_err()
-                    {
-                        return Ok(Err(ClientLeft));
-                    }
-                }
-                Err(error) => {
-                    drop(stream);
-                    self.reopen(error, done).await?;
-                    stream = self.opened(&env).await;
-                }
-            }
-        }
-        if hasher.is_some_and(|hasher| hasher.finalize() != blake3::Hash::from_bytes(self.entry.hash)) {
-            return Err(ReadObjectError::WrongHash { chunk: self.entry.chunk });
-        }
-        match held {
-            Some(last) => Ok(delivery.send(Ok(last)).await.map_err(|_| ClientLeft)),
-            None => Ok(Ok(())),
-        }
-    }
-
-    async fn opened(&mut self, env: &Env) -> Result<ByteStream<ChunkError>, ChunkError> {
-        match env.timeout(READ_STALL, &mut self.opening.stream).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(ChunkError::Unreachable { why: "the process is shutting down".into() }),
-            Err(placement_types::Elapsed) => Err(ChunkError::Unreachable { why: "no answer in time".into() }),
-        }
-    }
-
-    fn choose_again(&mut self) -> Result<(), ReadObjectError> {
-        let map = self.reader.coordinators.map().ok_or(ReadObjectError::NoMap)?;
-        self.candidates = self.reader.coordinators.to_read(&map, &self.entry).into();
-        Ok(())
-    }
-
-    /// Decides what to do about a failure after `done` bytes, and opens the rest of the range accordingly.
-    async fn reopen(&mut self, error: ChunkError, done: u64) -> Result<(), ReadObjectError> {
-        self.retries += 1;
-        if self.retries > READ_RETRIES_MAX {
-            return Err(error.into());
-        }
-        match &error {
-            ChunkError::Unreachable { .. } | ChunkError::NoQuorum { .. } => {
-                if self.candidates.is_empty() {
-                    // A small cluster has few nodes, and a slow client outlasts many a connection: ask them again.
-                    self.reader.coordinators.env.sleep(READ_PAUSE).await;
-                    self.choose_again()?;
-                }
-            }
-            ChunkError::Unreadable { .. } if !self.reread => {
-                self.reread = true;
-                let records = self.reader.records(&self.place, vec![self.txn]).await?;
-                let Some(Data::Chunks(entries)) = records.into_iter().next().flatten() else {
-                    return Err(ReadObjectError::Gone);
-                };
-                let chunk = self.entry.chunk;
-                self.entry = entries.into_iter().find(|entry| entry.chunk == chunk).ok_or(ReadObjectError::Gone)?;
-                self.choose_again()?;
-            }
-            // Another node may see more of the cluster than the one that failed.
-            ChunkError::Unreadable { .. } => {}
-            ChunkError::WrongLength { .. } | ChunkError::Full | ChunkError::BodyFailed { .. } | ChunkError::BadMessage { .. } => {
-                return Err(error.into());
-            }
-        }
-        tracing::debug!(chunk = %self.entry.chunk, %error, "a chunk is read through another node");
-        let rest = ByteRange::new(self.range.start() + done, self.range.end()).expect("less than the range was delivered");
-        match open(&self.reader.coordinators, &mut self.candidates, &self.entry, rest) {
-            Ok(opening) => {
-                self.opening = opening;
-                Ok(())
-            }
-            // The reason nobody is left is more telling than that nobody is.
-            Err(ReadObjectError::NoNode { .. }) => Err(error.into()),
-            Err(other) => Err(other),
-        }
-    }
-}
-
-/// The next piece of a chunk, never more than what is left; an early end is a broken node.
-async fn next_piece(env: &Env, stream: &mut ByteStream<ChunkError>, left: u64) -> Result<Bytes, ChunkError> {
-    loop {
-        match env.timeout(READ_STALL, stream.next()).await {
-            Ok(Some(Ok(piece))) if piece.is_empty() => {}
-            Ok(Some(Ok(piece))) if piece.len() as u64 > left => {
-                return Err(ChunkError::Unreachable { why: "more bytes came than were asked for".into() });
-            }
-            Ok(Some(verdict)) => return verdict,
-            Ok(None) => return Err(ChunkError::Unreachable { why: "the stream ended early".into() }),
-            Err(placement_types::Elapsed) => return Err(ChunkError::Unreachable { why: "the stream stalled".into() }),
-        }
-    }
-}
-
-/// Calls the next candidate that is known.
-fn open(
-    coordinators: &Coordinators,
-    candidates: &mut VecDeque<NodeId>,
-    entry: &ChunkEntry,
-    range: ByteRange,
-) -> Result<Opening, ReadObjectError> {
-    while let Some(candidate) = candidates.pop_front() {
-        let Some(node) = coordinators.node(candidate) else { continue };
-        let entry = entry.clone();
-        let (sender, stream) = oneshot::channel();
-        let task = coordinators.env.spawn("open a chunk", async move {
-            let _ = sender.send(node.read_chunk(entry, range).await);
-        });
-        return Ok(Opening { stream, _task: task });
-    }
-    Err(ReadObjectError::NoNode { chunk: entry.chunk })
 }

@@ -1,6 +1,7 @@
 //! Chunks in a map, behind the coordinator's face; what the disks really hold is known, so that leaks show.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -36,6 +37,8 @@ pub struct Chunks {
     pub write_trouble: Mutex<VecDeque<Trouble>>,
     pub read_trouble: Mutex<VecDeque<Trouble>>,
     pub reads: Mutex<usize>,
+    /// Bytes of chunks that readers hold, or that streams hold for them.
+    lent: Arc<AtomicUsize>,
     /// The write of this number, counting down to it from now, waits for ever after its bytes came. 0: none.
     pub hang_write: AtomicUsize,
 }
@@ -44,6 +47,41 @@ impl Chunks {
     /// Shards on any disk.
     pub fn shards(&self) -> usize {
         self.shards.lock().len()
+    }
+
+    /// Bytes that somebody keeps from being freed: a slice of a piece counts as the whole piece.
+    pub fn lent(&self) -> usize {
+        self.lent.load(Ordering::SeqCst)
+    }
+
+    /// Deletes every shard there is, as gc does with those of objects that are no more.
+    pub fn delete_all(&self) {
+        self.shards.lock().clear();
+    }
+}
+
+/// A piece, counted for as long as it is held.
+struct Lent {
+    piece: Bytes,
+    lent: Arc<AtomicUsize>,
+}
+
+impl Lent {
+    fn piece(piece: Bytes, lent: &Arc<AtomicUsize>) -> Bytes {
+        lent.fetch_add(piece.len(), Ordering::SeqCst);
+        Bytes::from_owner(Self { piece, lent: Arc::clone(lent) })
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.lent.fetch_sub(self.piece.len(), Ordering::SeqCst);
     }
 }
 
@@ -115,7 +153,7 @@ impl ChunkApi for Member {
         }
         let mut pieces = Vec::new();
         while !rest.is_empty() {
-            pieces.push(Ok(rest.split_to(rest.len().min(PIECE_BYTES))));
+            pieces.push(Ok(Lent::piece(rest.split_to(rest.len().min(PIECE_BYTES)), &self.chunks.lent)));
             if trouble == Some(Trouble::AfterFirstPiece) {
                 pieces.push(Err(ChunkError::Unreachable { why: "trouble".into() }));
                 break;

@@ -12,6 +12,7 @@ use crate::authorize::{Denied, Resource, authorize};
 use crate::conditions;
 use crate::error::Failure;
 use crate::gateway::Gateway;
+use crate::object_reader::Pieces;
 use crate::ops::get_object::read_action;
 use crate::ops::{OpenedObject, StoredObject, open_object};
 use crate::stripe_writer::BodySource;
@@ -27,7 +28,7 @@ pub async fn open_source<T>(
     source: &CopySource,
     choose: impl Fn(&StoredObject) -> Result<(T, ByteRange), Failure>,
 ) -> Result<OpenedObject<T>, Failure> {
-    open_object(gw, &source.bucket, &source.key, source.version_id.as_deref(), |object| {
+    open_object(gw, &source.bucket, &source.key, source.version_id.as_deref(), Pieces::AsRead, |object| {
         conditions::check_copy_source(&object.head, &source.conditions)?;
         choose(object)
     })

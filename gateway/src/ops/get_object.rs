@@ -6,13 +6,14 @@ use crate::authorize::{Action, Resource, authorize};
 use crate::conditions;
 use crate::error::Failure;
 use crate::gateway::Gateway;
+use crate::object_reader::Pieces;
 use crate::ops::open_object;
 
 /// Answers once the first bytes are here, so that an unreadable object is a 5xx.
 pub async fn get_object(gw: &Gateway, cx: &RequestContext, request: GetObject) -> Result<GetObjectReply, Failure> {
     let version_id = request.version_id.as_deref();
     authorize(&cx.caller, read_action(version_id), Resource::Object(&request.bucket, &request.key))?; // 1 authorize
-    let opened = open_object(gw, &request.bucket, &request.key, version_id, |object| {
+    let opened = open_object(gw, &request.bucket, &request.key, version_id, Pieces::Small, |object| {
         conditions::check_read(&object.head, &request.conditions)?; //                                   2 conditions
         object.select(request.selection) //                                                              3 select
     })

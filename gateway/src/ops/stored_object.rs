@@ -13,7 +13,7 @@ use storage_node_proto::query::{Answer, Query};
 use crate::error::Failure;
 use crate::gateway::Gateway;
 use crate::limits::OVERTAKEN_MAX;
-use crate::object_reader::{DataPlace, ReadObjectError};
+use crate::object_reader::{DataPlace, Pieces, ReadObjectError};
 use crate::records::{self, shelf_of};
 use crate::version_id;
 
@@ -70,13 +70,14 @@ pub async fn open_object<T>(
     bucket: &BucketName,
     key: &ObjectKey,
     version_id: Option<&str>,
+    pieces: Pieces,
     choose: impl Fn(&StoredObject) -> Result<(T, ByteRange), Failure>,
 ) -> Result<OpenedObject<T>, Failure> {
     let mut overtaken = 0;
     loop {
         let object = find_object(gw, bucket, key, version_id).await?;
         let (chosen, range) = choose(&object)?;
-        match gw.reader.open(object.place.clone(), &object.record, object.inline.clone(), range).await {
+        match gw.reader.open(object.place.clone(), &object.record, object.inline.clone(), range, pieces).await {
             Ok(body) => return Ok(OpenedObject { object, chosen, range, body }),
             Err(ReadObjectError::Gone) if overtaken < OVERTAKEN_MAX => overtaken += 1,
             Err(error) => return Err(error.into()),

@@ -4,6 +4,7 @@ mod buckets;
 mod listing;
 mod multipart;
 mod objects;
+mod slow_clients;
 mod versions;
 
 use std::sync::Arc;
