@@ -68,11 +68,12 @@ impl WriteHeaders {
     }
 }
 
-/// `Content-Encoding` without the `aws-chunked` of the transfer; `None` when nothing else was in it.
+/// `Content-Encoding` without the `aws-chunked` of the transfer, otherwise as the client wrote it; `None` when nothing else was
+/// in it.
 fn strip_aws_chunked(value: &str) -> Option<String> {
-    let codings: Vec<&str> =
-        value.split(',').map(str::trim).filter(|c| !c.is_empty() && !c.eq_ignore_ascii_case("aws-chunked")).collect();
-    if codings.is_empty() { None } else { Some(codings.join(",")) }
+    let codings: Vec<&str> = value.split(',').filter(|coding| !coding.trim().eq_ignore_ascii_case("aws-chunked")).collect();
+    let kept = codings.join(",").trim().to_owned();
+    (!kept.is_empty()).then_some(kept)
 }
 
 fn parse_metadata(headers: &HeaderMap) -> Result<UserMetadata, S3Error> {
@@ -160,8 +161,21 @@ mod tests {
         assert_eq!(parsed.content.content_disposition.as_deref(), Some("attachment; filename=\"é\""));
         assert_eq!(parsed.metadata, UserMetadata::from([("a".into(), "1,3".into()), ("b".into(), "2".into())]));
         assert_eq!(parsed.storage_class.as_deref(), Some("STANDARD"));
-        let chunked = WriteHeaders::parse(&headers(&[("content-encoding", "aws-chunked")])).unwrap();
-        assert_eq!(chunked.content.content_encoding, None);
+    }
+
+    #[test]
+    fn only_aws_chunked_is_taken_out_of_the_content_encoding() {
+        let check = |sent: &str, kept: Option<&str>| {
+            let parsed = WriteHeaders::parse(&headers(&[("content-encoding", sent)])).unwrap();
+            assert_eq!(parsed.content.content_encoding.as_deref(), kept, "{sent}");
+        };
+        check("gzip", Some("gzip"));
+        check("deflate, gzip", Some("deflate, gzip"));
+        check("deflate,gzip", Some("deflate,gzip"));
+        check("aws-chunked,deflate, gzip", Some("deflate, gzip"));
+        check("gzip, AWS-Chunked", Some("gzip"));
+        check("aws-chunked", None);
+        check("aws-chunked, aws-chunked", None);
     }
 
     #[test]
