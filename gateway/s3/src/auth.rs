@@ -274,6 +274,7 @@ mod tests {
         };
         assert_eq!(filled(&[("x-amz-date", "20260131T235959Z")]), Ok("20260131T235959Z".to_owned()));
         assert_eq!(filled(&[("date", "Sun, 06 Nov 1994 08:49:37 GMT")]), Ok("19941106T084937Z".to_owned()));
+        assert_eq!(filled(&[("date", "Sun, 06 Nov 1994 08:49:37 -0000")]), Ok("19941106T084937Z".to_owned()));
         assert_eq!(filled(&[("date", "19941106T084937Z")]), Ok("19941106T084937Z".to_owned()));
         for bad in [&[("date", "now")][..], &[("x-amz-date", "")], &[("x-amz-date", "2026-01-31T23:59:59Z")], &[]] {
             assert_eq!(filled(bad), Err(S3ErrorCode::AccessDenied), "{bad:?}");
