@@ -95,6 +95,8 @@ fn head_reply(head: &HeadObjectReply, request: &HeaderMap) -> Result<Reply, S3Er
         reply.set("x-amz-mp-parts-count", part.count.to_string());
         if disclose {
             reply.set_checksum(part.checksum.as_ref());
+            // The value is the part's, the type is still the object's: it says what the parts' values combine to.
+            reply.set_optional("x-amz-checksum-type", object.checksum.as_ref().map(|whole| whole.checksum_type().name()));
         }
     } else if disclose && head.range.is_none() {
         reply.set_checksum(object.checksum.as_ref());
@@ -239,4 +241,41 @@ fn attributes_document(attributes: &ObjectAttributes, wanted: Attributes, marker
         xml.element("ObjectSize", object.size);
     }
     xml
+}
+
+#[cfg(test)]
+mod tests {
+    use placement_types::{ByteRange, Timestamp};
+
+    use super::*;
+    use crate::api::{ObjectHead, ServedPart};
+    use crate::checksum::{Checksum, ChecksumAlgorithm, ChecksumType, combine_part_checksums};
+    use crate::write_headers::{ContentHeaders, UserMetadata};
+
+    #[test]
+    fn a_part_is_served_with_its_own_checksum_and_the_objects_type() {
+        let parts = [&b"one"[..], &b"two!"[..]].map(|bytes| (Checksum::of(ChecksumAlgorithm::Sha256, bytes), bytes.len() as u64));
+        let whole = combine_part_checksums(ChecksumAlgorithm::Sha256, ChecksumType::Composite, &parts).unwrap();
+        let object = ObjectHead {
+            size: 7,
+            etag: "abc-2".to_owned(),
+            last_modified: Timestamp::from_millis(0),
+            content: ContentHeaders::default(),
+            metadata: UserMetadata::new(),
+            tag_count: 0,
+            storage_class: "STANDARD".to_owned(),
+            checksum: Some(whole),
+            part_count: Some(2),
+            version_id: None,
+        };
+        let part = ServedPart { count: 2, checksum: Some(parts[1].0.clone()) };
+        let head = HeadObjectReply { object, range: ByteRange::new(3, 7), part: Some(part) };
+        let mut request = HeaderMap::new();
+        request.insert("x-amz-checksum-mode", "ENABLED".parse().unwrap());
+        let reply = head_reply(&head, &request).unwrap();
+        assert_eq!(reply.status, StatusCode::PARTIAL_CONTENT);
+        assert_eq!(reply.headers["x-amz-checksum-sha256"], parts[1].0.text().as_str());
+        assert_eq!(reply.headers["x-amz-checksum-type"], "COMPOSITE");
+        assert_eq!(reply.headers["x-amz-mp-parts-count"], "2");
+    }
 }
