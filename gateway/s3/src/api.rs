@@ -72,7 +72,8 @@ pub trait S3Api: Send + Sync + 'static {
     /// The buckets the caller owns, in name order.
     async fn list_buckets(&self, cx: &RequestContext, request: ListBuckets) -> Result<ListBucketsReply, S3Error>;
 
-    /// `BucketAlreadyOwnedByYou` or `BucketAlreadyExists` when the name is taken.
+    /// `BucketAlreadyOwnedByYou` or `BucketAlreadyExists` when the name is taken; but the caller's own, in us-east-1 then and
+    /// now, is made again without effect.
     async fn create_bucket(&self, cx: &RequestContext, request: CreateBucket) -> Result<(), S3Error>;
 
     async fn head_bucket(&self, cx: &RequestContext, bucket: BucketName) -> Result<(), S3Error>;

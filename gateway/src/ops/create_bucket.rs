@@ -10,6 +10,9 @@ use crate::authorize::{Action, Resource, authorize};
 use crate::error::Failure;
 use crate::gateway::Gateway;
 
+/// Where making one's own bucket again succeeds, as it always did on Amazon S3; everywhere else it is refused.
+const FORGIVING_REGION: &str = "us-east-1";
+
 /// Creates a bucket in one step of the system group; its shelves come into being with their first key.
 pub async fn create_bucket(gw: &Gateway, cx: &RequestContext, request: CreateBucket) -> Result<(), Failure> {
     authorize(&cx.caller, Action::CreateBucket, Resource::Bucket(&request.bucket))?;
@@ -24,10 +27,14 @@ pub async fn create_bucket(gw: &Gateway, cx: &RequestContext, request: CreateBuc
         versioning: BucketVersioning::Unversioned,
         state: BucketState::Active,
     };
+    let forgiving = bucket.region == FORGIVING_REGION;
     gw.buckets.forget(&request.bucket);
     match gw.system.propose(SystemChange::CreateBucket { bucket }).await? {
         SystemOutcome::Done => Ok(()),
         SystemOutcome::BucketExists { bucket } if bucket.owner == gw.config.owner.id => {
+            if forgiving && bucket.region == FORGIVING_REGION {
+                return Ok(());
+            }
             Err(S3ErrorCode::BucketAlreadyOwnedByYou.into())
         }
         SystemOutcome::BucketExists { .. } => Err(S3ErrorCode::BucketAlreadyExists.into()),

@@ -12,7 +12,6 @@ async fn create(gw: &Gateway) -> Result<(), S3Error> {
 #[tokio::test(start_paused = true)]
 async fn a_bucket_is_made_once_and_deleted_only_when_empty() {
     let bench = Bench::new(31).await;
-    refused(create(&bench.gw).await, S3ErrorCode::BucketAlreadyOwnedByYou);
     bench.gw.head_bucket(&root(), bucket()).await.unwrap();
     assert_eq!(bench.gw.get_bucket_location(&root(), bucket()).await.unwrap().region, "us-east-1");
     bench.put("k", &bytes(3, 0)).await.unwrap();
@@ -25,6 +24,23 @@ async fn a_bucket_is_made_once_and_deleted_only_when_empty() {
     refused(bench.put("k", &bytes(3, 0)).await, S3ErrorCode::NoSuchBucket);
     let listed = bench.gw.list_buckets(&root(), ListBuckets { prefix: String::new(), after: None, max_buckets: 10 }).await;
     assert!(listed.unwrap().buckets.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn making_ones_own_bucket_again_changes_nothing_and_succeeds_in_us_east_1_only() {
+    let bench = Bench::new(36).await;
+    let create = |name: &str, location: Option<&str>| {
+        let request = CreateBucket { bucket: BucketName::parse(name).unwrap(), location: location.map(str::to_owned) };
+        async { bench.gw.create_bucket(&root(), request).await }
+    };
+    bench.put("k", &bytes(3, 0)).await.unwrap();
+    create("bench", None).await.unwrap();
+    create("bench", Some("us-east-1")).await.unwrap();
+    assert!(bench.get("k").await.unwrap() == bytes(3, 0));
+    refused(create("bench", Some("eu-west-1")).await, S3ErrorCode::BucketAlreadyOwnedByYou);
+    create("elsewhere", Some("eu-west-1")).await.unwrap();
+    refused(create("elsewhere", Some("eu-west-1")).await, S3ErrorCode::BucketAlreadyOwnedByYou);
+    refused(create("elsewhere", None).await, S3ErrorCode::BucketAlreadyOwnedByYou);
 }
 
 #[tokio::test(start_paused = true)]
