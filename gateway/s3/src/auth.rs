@@ -2,7 +2,8 @@
 //!
 //! s3s verifies the signatures: version 4 in the header, presigned, and per chunk; version 2 presigned. This module closes what it
 //! leaves open. [`check_mechanism`] runs before it on the raw head: one mechanism per request, no version 2 header, no form
-//! uploads, no streaming body without a header signature, no session tokens (there are none to have). [`SecretLookup`] connects it to
+//! uploads, no streaming body without a header signature, no session tokens (there are none to have), no region that is none, with the
+//! right one in the answer: s3cmd signs for `US` until it is told. [`SecretLookup`] connects it to
 //! [`Credentials`]; [`verifier`] sets its limits. Only then does [`Dispatch`](crate::service) make a
 //! [`Call`](crate::call::Call), so no operation can forget to authenticate.
 //!
@@ -41,8 +42,15 @@ enum Mechanism {
 pub(crate) fn check_mechanism(parts: &mut Parts, query: &Query, config: &S3Config) -> Result<(), S3Error> {
     let mechanism = mechanism(&parts.headers, query)?;
     match mechanism {
-        Mechanism::Anonymous | Mechanism::PresignedV4 => {}
-        Mechanism::HeaderV4 => fill_in_date(&mut parts.headers)?,
+        Mechanism::Anonymous => {}
+        Mechanism::PresignedV4 => {
+            let credential = query.get("X-Amz-Credential")?.unwrap_or("");
+            check_region(credential, S3ErrorCode::AuthorizationQueryParametersError, config)?;
+        }
+        Mechanism::HeaderV4 => {
+            fill_in_date(&mut parts.headers)?;
+            check_region(header_credential(&parts.headers)?, S3ErrorCode::AuthorizationHeaderMalformed, config)?;
+        }
         Mechanism::PresignedV2 => {
             let method_allowed = matches!(parts.method, Method::GET | Method::HEAD | Method::PUT);
             if !config.sig_v2_presigned || !method_allowed {
@@ -110,6 +118,27 @@ fn header_mechanism(header: &str) -> Result<Mechanism, S3Error> {
         )),
         _ => Err(S3Error::with_message(S3ErrorCode::InvalidArgument, "Unsupported Authorization Type")),
     }
+}
+
+/// `Credential` of an `Authorization` header; empty when it is not where it belongs, which s3s will refuse.
+fn header_credential(headers: &HeaderMap) -> Result<&str, S3Error> {
+    let header = header_text::text(headers, AUTHORIZATION.as_str())?.unwrap_or("");
+    let fields = header.split([' ', ',', '\t']);
+    Ok(fields.filter_map(|field| field.strip_prefix("Credential=")).next().unwrap_or(""))
+}
+
+/// Refuses a credential whose region is not acceptable, naming the right one. Other oddities are left to s3s.
+fn check_region(credential: &str, code: S3ErrorCode, config: &S3Config) -> Result<(), S3Error> {
+    // An access key may contain slashes, so the scope is counted from its end: date/region/service/aws4_request.
+    let Some(region) = credential.rsplit('/').nth(2) else { return Ok(()) };
+    let is_region = !region.is_empty() && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if is_region && (!config.region_strict || region == config.region) {
+        return Ok(());
+    }
+    let message = format!("The credential is malformed; the region '{region}' is wrong; expecting '{}'", config.region);
+    let mut refused = S3Error::with_message(code, message);
+    refused.region = Some(config.region.as_str().into());
+    Err(refused)
 }
 
 fn query_has(query: &Query, name: &str) -> bool {
@@ -246,6 +275,35 @@ mod tests {
         check(Method::GET, "/b/k", &[v4, date, ("x-amz-security-token", "t")], Err(Code::InvalidToken));
         check(Method::GET, "/b/k?X-Amz-Signature=x&X-Amz-Security-Token=t", &[], Err(Code::InvalidToken));
         check(Method::POST, "/b", &[("content-type", "multipart/form-data; boundary=x")], Err(Code::NotImplemented));
+    }
+
+    #[test]
+    fn a_credential_for_no_region_is_told_the_right_one() {
+        let check = |credential: &str, region_strict, expected: bool| {
+            let config = S3Config { region_strict, ..S3Config::default() };
+            let verdict = check_region(credential, S3ErrorCode::AuthorizationHeaderMalformed, &config);
+            assert_eq!(verdict.is_ok(), expected, "{credential}");
+            if let Err(refused) = verdict {
+                assert_eq!(refused.code, S3ErrorCode::AuthorizationHeaderMalformed);
+                assert_eq!(refused.region.as_deref(), Some("us-east-1"));
+            }
+        };
+        check("key/20260131/us-east-1/s3/aws4_request", false, true);
+        check("key/20260131/us-east-1/s3/aws4_request", true, true);
+        check("key/20260131/eu-west-1/s3/aws4_request", false, true);
+        check("key/20260131/eu-west-1/s3/aws4_request", true, false);
+        check("a/key/20260131/eu-west-1/s3/aws4_request", false, true);
+        check("key/20260131/US/s3/aws4_request", false, false);
+        check("key/20260131//s3/aws4_request", false, false);
+        check("nonsense", true, true);
+        let header = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, value.parse().unwrap());
+            header_credential(&headers).unwrap().to_owned()
+        };
+        assert_eq!(header("AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=0"), "a/b");
+        assert_eq!(header("AWS4-HMAC-SHA256 SignedHeaders=host,Credential=a/b,Signature=0"), "a/b");
+        assert_eq!(header("AWS4-HMAC-SHA256"), "");
     }
 
     #[test]

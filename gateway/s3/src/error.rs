@@ -111,17 +111,19 @@ pub struct S3Error {
     pub message: Cow<'static, str>,
     /// Sent with the answer, for example `Allow`, `Retry-After`, or what a 304 must carry.
     pub headers: Box<HeaderMap>,
+    /// The region the client should have signed for, sent as `<Region>`: a client that gets it signs again by itself.
+    pub region: Option<Box<str>>,
 }
 
 impl S3Error {
     /// The code with its default message.
     pub fn new(code: S3ErrorCode) -> Self {
-        Self { code, message: Cow::Borrowed(code.message()), headers: Box::default() }
+        Self::with_message(code, code.message())
     }
 
     /// The code with a message for the person at the client. It must name nothing that the client may not know.
     pub fn with_message(code: S3ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), headers: Box::default() }
+        Self { code, message: message.into(), headers: Box::default(), region: None }
     }
 
     #[must_use]

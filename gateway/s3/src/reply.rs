@@ -83,7 +83,8 @@ impl Reply {
         let mut reply = if error.code == S3ErrorCode::NotModified {
             Self::empty(status)
         } else {
-            Self::document(status, error_document(error.code.name(), &error.message, resource, request_id))
+            let region = error.region.as_deref();
+            Self::document(status, error_document(error.code.name(), &error.message, region, resource, request_id))
         };
         reply.headers.extend((*error.headers).clone());
         reply
@@ -106,10 +107,11 @@ impl Reply {
 }
 
 /// The XML of an error.
-pub(crate) fn error_document(code: &str, message: &str, resource: &str, request_id: RequestId) -> String {
+pub(crate) fn error_document(code: &str, message: &str, region: Option<&str>, resource: &str, request_id: RequestId) -> String {
     let mut xml = XmlWriter::bare("Error");
     xml.element("Code", code);
     xml.element("Message", message);
+    xml.optional("Region", region);
     xml.element("Resource", resource);
     xml.element("RequestId", request_id);
     xml.finish()

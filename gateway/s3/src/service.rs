@@ -250,7 +250,7 @@ fn adopt(response: Response<s3s::Body>, method: &Method, uri: &Uri, request_id: 
     response.headers_mut().remove(CONTENT_LENGTH);
     if !code.is_empty() {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
-        *response.body_mut() = s3s::Body::from(error_document(&code, &message, uri.path(), request_id));
+        *response.body_mut() = s3s::Body::from(error_document(&code, &message, None, uri.path(), request_id));
     }
     response
 }

@@ -58,6 +58,30 @@ async fn no_operation_runs_on_a_wrong_signature() {
 }
 
 #[tokio::test]
+async fn a_client_that_signs_for_no_region_is_told_the_right_one() {
+    let server = Server::start().await;
+    let mut signed = Request::new("GET", "/bucket").sign(&server.env, EMPTY_SHA256);
+    let (_, authorization) = signed.headers.last_mut().unwrap();
+    *authorization = authorization.replace("/us-east-1/", "/US/");
+    let answer = server.connect().await.send(&signed).await;
+    assert_eq!(answer.code(), (400, "AuthorizationHeaderMalformed".to_owned()));
+    assert_eq!(answer.element("Region").as_deref(), Some("us-east-1"));
+    let mut presigned = Request::new("GET", "/bucket/key").presign(&server.env, 600);
+    let (_, credential) = presigned.query.iter_mut().find(|(name, _)| name == "X-Amz-Credential").unwrap();
+    *credential = credential.replace("/us-east-1/", "/US/");
+    let answer = server.connect().await.send(&presigned).await;
+    assert_eq!(answer.code(), (400, "AuthorizationQueryParametersError".to_owned()));
+    assert_eq!(answer.element("Region").as_deref(), Some("us-east-1"));
+    // Another failure of the header names no region, or clients would sign again without end.
+    let other = Request::new("GET", "/bucket")
+        .header("authorization", "AWS4-HMAC-SHA256 nonsense")
+        .header("x-amz-date", "20260131T235959Z");
+    let answer = server.connect().await.send(&other).await;
+    assert_eq!((answer.code().1.as_str(), answer.element("Region")), ("AuthorizationHeaderMalformed", None));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_fabricated_streaming_upload_is_refused_everywhere() {
     let server = Server::start().await;
     for request in every_operation() {
