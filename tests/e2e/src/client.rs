@@ -1,4 +1,4 @@
-//! Clients: the aws cli, boto3 scripts, raw HTTP.
+//! Clients: the aws cli, boto3 scripts, rclone, restic, s3cmd, raw HTTP.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -44,6 +44,49 @@ impl Client {
     /// When it fails: the message has its standard error.
     pub fn aws(&self, arguments: &[&str]) -> anyhow::Result<String> {
         succeed(self.command("aws").args(arguments).output().context("cannot run the aws cli")?, arguments)
+    }
+
+    /// Runs rclone, to which the server is the remote `dozo:`, and returns its standard output.
+    ///
+    /// # Errors
+    /// When it fails: the message has its standard error.
+    pub fn rclone(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.command("rclone");
+        command
+            .env("RCLONE_CONFIG", "/dev/null")
+            .env("RCLONE_CONFIG_DOZO_TYPE", "s3")
+            .env("RCLONE_CONFIG_DOZO_PROVIDER", "Other")
+            .env("RCLONE_CONFIG_DOZO_ENV_AUTH", "true")
+            .env("RCLONE_CONFIG_DOZO_REGION", "us-east-1")
+            .env("RCLONE_CONFIG_DOZO_ENDPOINT", &self.endpoint)
+            // A failure is to be seen, not to be repeated until it is gone.
+            .env("RCLONE_RETRIES", "1")
+            .env("RCLONE_LOW_LEVEL_RETRIES", "1");
+        succeed(command.args(arguments).output().context("cannot run rclone")?, arguments)
+    }
+
+    /// Runs restic on the repository of a bucket and returns its standard output.
+    ///
+    /// # Errors
+    /// When it fails: the message has its standard error.
+    pub fn restic(&self, bucket: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.command("restic");
+        command
+            .env("RESTIC_REPOSITORY", format!("s3:{}/{bucket}", self.endpoint))
+            .env("RESTIC_PASSWORD", "e2e")
+            .arg("--no-cache");
+        succeed(command.args(arguments).output().context("cannot run restic")?, arguments)
+    }
+
+    /// Runs s3cmd as it is before anybody configured more than the endpoint, and returns its standard output.
+    ///
+    /// # Errors
+    /// When it fails: the message has its standard error.
+    pub fn s3cmd(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let host = self.endpoint.strip_prefix("http://").context("not an http endpoint")?;
+        let mut command = self.command("s3cmd");
+        command.args(["--config=/dev/null", "--no-ssl", "--no-progress", "--host", host, "--host-bucket", host]);
+        succeed(command.args(arguments).output().context("cannot run s3cmd")?, arguments)
     }
 
     /// Runs a script of `tests/e2e/clients` with Python and returns its standard output.

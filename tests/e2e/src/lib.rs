@@ -3,7 +3,7 @@
 //! - `process.rs`: one `dozo` process, stopped by pid when dropped.
 //! - `server.rs`: an embedded server on a directory of its own.
 //! - `cluster.rs`: storage nodes and gateways on loopback, with a secret of their own.
-//! - `client.rs`: the aws cli, boto3 scripts, raw HTTP.
+//! - `client.rs`: the aws cli, boto3 scripts, rclone, restic, s3cmd, raw HTTP.
 //! - `tree.rs`: directory trees to copy, and their comparison.
 //!
 //! Everything listens on loopback, on ports that the operating system chose.
