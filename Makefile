@@ -5,9 +5,11 @@ CARGO ?= cargo
 FLAGS := --locked --ignore-rust-version
 DATA ?= $(CURDIR)/dozo-data
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo 'docker compose' || echo docker-compose)
+# Absolute, because compose would take it as relative to deploy/.
+export CLUSTER_SECRETS ?= $(CURDIR)/deploy/secrets
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run build test fmt clippy unit doc deny cluster cluster-image cluster-down deps clean
+.PHONY: run build test fmt clippy unit test-cluster doc deny cluster cluster-image cluster-status cluster-down deps clean
 
 ## Builds the release binary, starts one embedded server on $(DATA), and prints how to use it.
 run: build
@@ -28,18 +30,25 @@ deps:
 
 ## Everything CI checks. Always the whole workspace: other selections of packages select other features, and each such set
 ## would compile RocksDB again.
-test: deps fmt clippy unit doc deny
+test: deps fmt clippy unit test-cluster doc deny
 
 fmt:
 	$(CARGO) fmt --all --check
 
 clippy:
-	$(CARGO) clippy $(FLAGS) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(FLAGS) --workspace --all-targets --features tests-e2e/docker -- -D warnings
 
 ## Shape of the tree, unit, property, model and simulation tests, and real processes under real clients.
 unit:
 	$(CARGO) build $(FLAGS) --workspace --bins
 	$(CARGO) test $(FLAGS) --workspace
+
+## The compose cluster under a docker engine: installs docker.io, docker-compose and debootstrap where they are missing, and starts
+## an engine where none runs. Skipped, loudly, where none can run; never in CI.
+test-cluster: deps
+	$(CARGO) build $(FLAGS) --workspace --bins
+	$(CARGO) test $(FLAGS) --workspace --features tests-e2e/docker --test compose --no-run
+	tests/e2e/with-docker $(CARGO) test $(FLAGS) --workspace --features tests-e2e/docker --test compose -- --nocapture
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FLAGS) --workspace --no-deps --document-private-items
@@ -49,19 +58,27 @@ deny:
 	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny --locked): skipped; tests/tidy checks sources and versions"; fi
 
-cluster: deploy/secrets
-	cd deploy && $(COMPOSE) up -d --build
-	@deploy/wait-ready
+## Four storage nodes in four zones and two gateways, from source. CLUSTER_BINARY names a binary to use instead of compiling one
+## (it must run on Debian bookworm), CLUSTER_IMAGE an image that exists; deploy/compose.yaml has the rest of the variables.
+cluster: cluster-image
+	@[ -d "$(CLUSTER_SECRETS)" ] || deploy/make-secrets "$(CLUSTER_SECRETS)"
+	cd deploy && $(COMPOSE) up -d
+	@deploy/wait-ready "$(COMPOSE)"
 
+cluster-image:
+ifdef CLUSTER_BINARY
+	deploy/package "$(CLUSTER_BINARY)" "$(or $(CLUSTER_IMAGE),dozo:local)"
+else ifndef CLUSTER_IMAGE
+	docker build -t dozo:local -f deploy/Dockerfile .
+endif
+
+cluster-status:
+	@cd deploy && $(COMPOSE) ps && $(COMPOSE) exec -T gateway1 dozo admin status
+
+## Removes the containers, the network, the data and then the keys to it.
 cluster-down:
 	cd deploy && $(COMPOSE) down --volumes
-
-deploy/secrets:
-	@mkdir -p deploy/secrets && umask 077 && \
-	  od -An -tx1 -N32 /dev/urandom | tr -d ' \n' > deploy/secrets/cluster-secret && \
-	  printf 'DOZO%s' "$$(od -An -tx1 -N6 /dev/urandom | tr -d ' \n' | tr a-f A-F)" > deploy/secrets/root-access-key && \
-	  od -An -tx1 -N24 /dev/urandom | tr -d ' \n' > deploy/secrets/root-secret-key
-	@chmod 755 deploy/secrets && chmod 644 deploy/secrets/*
+	@cd "$(CLUSTER_SECRETS)" 2>/dev/null && rm -f cluster-secret root-access-key root-secret-key && rmdir "$(CLUSTER_SECRETS)" || true
 
 clean:
 	$(CARGO) clean
