@@ -15,18 +15,26 @@ use crate::{ACCESS_KEY, SECRET_KEY};
 #[derive(Debug, Clone)]
 pub struct Client {
     endpoint: String,
+    access_key: String,
+    secret_key: String,
 }
 
 impl Client {
+    /// With the keys of the processes that these tests start.
     pub fn new(endpoint: &str) -> Self {
-        Self { endpoint: endpoint.to_owned() }
+        Self::with_keys(endpoint, ACCESS_KEY, SECRET_KEY)
+    }
+
+    pub fn with_keys(endpoint: &str, access_key: &str, secret_key: &str) -> Self {
+        let [endpoint, access_key, secret_key] = [endpoint, access_key, secret_key].map(str::to_owned);
+        Self { endpoint, access_key, secret_key }
     }
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command
-            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .env("AWS_ACCESS_KEY_ID", &self.access_key)
+            .env("AWS_SECRET_ACCESS_KEY", &self.secret_key)
             .env("AWS_ENDPOINT_URL", &self.endpoint)
             .env("AWS_DEFAULT_REGION", "us-east-1")
             .env("AWS_REGION", "us-east-1")

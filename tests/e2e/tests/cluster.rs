@@ -1,9 +1,7 @@
 //! Four storage nodes and two gateways, as in the compose file, but as processes on loopback.
 #![allow(clippy::disallowed_methods)]
 
-use std::time::Duration;
-
-use tests_e2e::{Cluster, TreeShape, digest_tree, make_tree};
+use tests_e2e::{Cluster, TreeShape, Writer, digest_tree, make_tree, race_creators};
 
 #[test]
 fn a_cluster_keeps_everything_through_node_and_total_failures() {
@@ -26,13 +24,12 @@ fn a_cluster_keeps_everything_through_node_and_total_failures() {
     let mut manifest = String::new();
     for node in [1, 2] {
         // Writes go on while the node dies and while it is away.
-        let writer = cluster.client(0).python_start("writer.py", &["tree", &format!("w{node}/"), "8"]).unwrap();
-        std::thread::sleep(Duration::from_secs(2));
+        let mut writer = Writer::start(&cluster.client(0), "tree", &format!("w{node}/"), 8).unwrap();
+        writer.wait_acked(5).unwrap();
         cluster.kill_node(node);
-        let output = writer.wait_with_output().unwrap();
-        let acked = String::from_utf8(output.stdout).unwrap();
-        assert!(acked.lines().count() > 10, "writes stopped: {}\n{}", String::from_utf8_lossy(&output.stderr), cluster.logs());
-        manifest.push_str(&acked);
+        let written = writer.finish().unwrap();
+        assert!(written.count > 10, "writes stopped: {}\n{}", written.errors, cluster.logs());
+        manifest.push_str(&written.acked);
         let file = cluster.dir.path().join("manifest");
         std::fs::write(&file, &manifest).unwrap();
         cluster.client(1).python("reader.py", &["tree", &file.display().to_string()]).unwrap();
@@ -40,10 +37,10 @@ fn a_cluster_keeps_everything_through_node_and_total_failures() {
     }
 
     // Everything dies at once, in the middle of writes.
-    let writer = cluster.client(1).python_start("writer.py", &["tree", "all/", "4"]).unwrap();
-    std::thread::sleep(Duration::from_secs(3));
+    let mut writer = Writer::start(&cluster.client(1), "tree", "all/", 5).unwrap();
+    writer.wait_acked(20).unwrap();
     cluster.kill_all();
-    manifest.push_str(&String::from_utf8(writer.wait_with_output().unwrap().stdout).unwrap());
+    manifest.push_str(&writer.finish().unwrap().acked);
     cluster.start_all().unwrap();
     let file = cluster.dir.path().join("manifest");
     std::fs::write(&file, &manifest).unwrap();
@@ -59,23 +56,7 @@ fn of_sixteen_racing_creators_exactly_one_wins() {
     let cluster = Cluster::start(3, 2).unwrap();
     cluster.client(0).aws(&["s3", "mb", "s3://race"]).unwrap();
     for round in 0..3 {
-        let key = format!("key{round}");
-        let racers: Vec<_> = (0..16)
-            .map(|number| {
-                cluster.client(number % 2).python_start("race_create.py", &["race", &key, &number.to_string()]).unwrap()
-            })
-            .collect();
-        let results: Vec<String> = racers
-            .into_iter()
-            .map(|racer| {
-                let output = racer.wait_with_output().unwrap();
-                assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), cluster.logs());
-                String::from_utf8(output.stdout).unwrap().trim().to_owned()
-            })
-            .collect();
-        let winners: Vec<usize> = (0..16).filter(|&number| results[number] == "won").collect();
-        assert_eq!(winners.len(), 1, "{results:?}");
-        let stored = cluster.client(1).aws(&["s3", "cp", "--only-show-errors", &format!("s3://race/{key}"), "-"]).unwrap();
-        assert_eq!(stored, winners[0].to_string());
+        let won = race_creators(&[cluster.client(0), cluster.client(1)], "race", &format!("key{round}"));
+        assert!(won.is_ok(), "{}\n{}", won.unwrap_err(), cluster.logs());
     }
 }
