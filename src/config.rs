@@ -161,8 +161,8 @@ impl Settings {
             figment = figment.merge(Toml::file_exact(file));
         }
         figment
-            // `DOZO_CONFIG` names the file itself and is read by the command line.
-            .merge(Env::prefixed("DOZO_").ignore(&["config"]))
+            // These two are read by the command line: the first names the file itself, the second is of `dozo admin`.
+            .merge(Env::prefixed("DOZO_").ignore(&["config", "admin_endpoint"]))
             .merge(Serialized::defaults(flags))
             .extract()
             .context("the configuration is not valid (sources: file, DOZO_* environment variables, flags)")

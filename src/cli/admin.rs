@@ -14,6 +14,7 @@ use self::print::{print_applied, print_explained, print_json, print_plan, print_
 use super::bench::CredentialArgs;
 use super::units::parse_seconds;
 use crate::client::{Endpoint, S3Client};
+use crate::config::Settings;
 
 #[derive(Debug, Args)]
 pub struct AdminArgs {
@@ -55,10 +56,11 @@ enum AdminCommand {
     },
 }
 
-pub fn run(args: AdminArgs) -> anyhow::Result<()> {
+pub fn run(args: AdminArgs, settings: impl FnOnce() -> anyhow::Result<Settings>) -> anyhow::Result<()> {
     let env = placement_env::system();
     let endpoint = Endpoint::parse(&args.admin_endpoint)?;
-    let client = S3Client::new(env, endpoint, args.credentials.signer()?);
+    let signer = args.credentials.signer(&env, settings)?;
+    let client = S3Client::new(env, endpoint, signer);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &args.command {
         AdminCommand::Status => {

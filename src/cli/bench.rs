@@ -5,11 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use gateway_s3::{SecretKey, Signer};
+use placement_types::Env;
 
 use super::units::parse_bytes;
 use crate::bench::{Keep, Plan, Workload, run as run_bench};
 use crate::client::{Endpoint, S3Client};
-use crate::config::REGION_DEFAULT;
+use crate::config::{REGION_DEFAULT, Settings};
+use crate::credentials::RootCredentials;
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -60,11 +62,11 @@ pub struct BenchArgs {
 /// How a client command signs.
 #[derive(Debug, Args)]
 pub struct CredentialArgs {
-    /// Access key to sign with
+    /// Access key to sign with [default: the root user's, where DOZO_ROOT_ACCESS_KEY or its file names it]
     #[arg(long, env = "AWS_ACCESS_KEY_ID", value_name = "KEY")]
     access_key: Option<String>,
 
-    /// Secret key to sign with
+    /// Secret key to sign with [default: the root user's, likewise]
     #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "KEY")]
     secret_key: Option<String>,
 
@@ -74,25 +76,26 @@ pub struct CredentialArgs {
 }
 
 impl CredentialArgs {
-    pub fn signer(&self) -> anyhow::Result<Signer> {
-        match (&self.access_key, &self.secret_key) {
-            (Some(access_key), Some(secret_key)) => Ok(Signer {
-                access_key: access_key.clone(),
-                secret: SecretKey::new(secret_key.as_str()),
-                region: self.region.clone(),
-            }),
-            _ => bail!("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or --access-key and --secret-key)"),
-        }
+    /// Signs with the keys given here, else the root user's where the settings name them, as they do in a container of a cluster.
+    pub fn signer(&self, env: &Env, settings: impl FnOnce() -> anyhow::Result<Settings>) -> anyhow::Result<Signer> {
+        let (access_key, secret_key) = match (&self.access_key, &self.secret_key) {
+            (Some(access_key), Some(secret_key)) => (access_key.clone(), secret_key.clone()),
+            (None, None) => RootCredentials::from_settings(env, &settings()?)?
+                .map(|root| (root.access_key, root.secret_key))
+                .context("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or --access-key and --secret-key)")?,
+            _ => bail!("set both the access key and the secret key to sign with, or neither"),
+        };
+        Ok(Signer { access_key, secret: SecretKey::new(secret_key), region: self.region.clone() })
     }
 }
 
-pub fn run(args: BenchArgs) -> anyhow::Result<()> {
+pub fn run(args: BenchArgs, settings: impl FnOnce() -> anyhow::Result<Settings>) -> anyhow::Result<()> {
     if args.workload == Workload::Multipart && args.part_size < 5 << 20 {
         bail!("--part-size must be at least 5MiB: S3 refuses smaller parts");
     }
     let env = placement_env::system();
     let endpoint = Endpoint::parse(&args.endpoint)?;
-    let client = S3Client::new(env.clone(), endpoint, args.credentials.signer()?);
+    let client = S3Client::new(env.clone(), endpoint, args.credentials.signer(&env, settings)?);
     let plan = Plan {
         workload: args.workload,
         endpoint: args.endpoint,

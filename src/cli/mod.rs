@@ -95,8 +95,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Node { settings } => server::run(server::Role::Node, load(&settings)?),
         Command::Gateway { settings } => server::run(server::Role::Gateway, load(&settings)?),
-        Command::Admin(args) => admin::run(args),
-        Command::Bench(args) => bench::run(args),
+        Command::Admin(args) => admin::run(args, || load(&Settings::default())),
+        Command::Bench(args) => bench::run(args, || load(&Settings::default())),
         Command::Config { command: ConfigCommand::Show { settings } } => config::show(&load(&settings)?),
         Command::Healthcheck(args) => healthcheck::run(args),
     }
