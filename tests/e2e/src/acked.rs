@@ -9,7 +9,13 @@ use anyhow::{Context, bail};
 
 use crate::client::Client;
 
-/// `writer.py` at work: it writes objects one after the other and tells of each that was acknowledged.
+/// How long nothing may be acknowledged before a wait gives up: far more than any test allows.
+const SILENCE_LIMIT: Duration = Duration::from_secs(90);
+
+/// Longer than any test; the writer is stopped when the test has seen enough.
+const WRITER_SECONDS: &str = "600";
+
+/// `writer.py` at work: it writes objects one after the other and tells of each that was acknowledged. Killed when dropped.
 pub struct Writer {
     child: Child,
     lines: Receiver<(Instant, String)>,
@@ -21,19 +27,19 @@ pub struct Written {
     /// `key md5 size` of every acknowledged object, one a line.
     pub acked: String,
     pub count: usize,
-    /// The longest time between two acknowledgements, or after the last.
+    /// The longest time between two acknowledgements.
     pub pause_max: Duration,
     /// What it wrote to standard error: the requests that failed.
     pub errors: String,
 }
 
 impl Writer {
-    /// Starts writing below `prefix`, for so many seconds.
+    /// Starts writing below `prefix`.
     ///
     /// # Errors
     /// When Python cannot be started.
-    pub fn start(client: &Client, bucket: &str, prefix: &str, seconds: u32) -> anyhow::Result<Self> {
-        let mut child = client.python_start("writer.py", &[bucket, prefix, &seconds.to_string()])?;
+    pub fn start(client: &Client, bucket: &str, prefix: &str) -> anyhow::Result<Self> {
+        let mut child = client.python_start("writer.py", &[bucket, prefix, WRITER_SECONDS])?;
         let output = child.stdout.take().context("standard output is piped")?;
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -44,34 +50,52 @@ impl Writer {
         Ok(Self { child, lines, acked: Vec::new() })
     }
 
-    /// Until writing is under way: so many objects were acknowledged.
+    /// Until so many more objects were acknowledged than before: however slow the machine is, writes are under way then.
     ///
     /// # Errors
-    /// When it ends before that.
-    pub fn wait_acked(&mut self, count: usize) -> anyhow::Result<()> {
-        while self.acked.len() < count {
-            self.acked.push(self.lines.recv().context("the writer ended early")?);
+    /// When none is for [`SILENCE_LIMIT`]: the message has the requests that failed.
+    pub fn wait_acked(&mut self, more: usize) -> anyhow::Result<()> {
+        for waited in 0..more {
+            match self.lines.recv_timeout(SILENCE_LIMIT) {
+                Ok(line) => self.acked.push(line),
+                Err(_) => {
+                    let errors = self.kill()?;
+                    bail!("after {waited} of {more} acknowledgements there was none for {SILENCE_LIMIT:?}:\n{errors}");
+                }
+            }
         }
         Ok(())
     }
 
-    /// Waits until its time is over.
+    /// Ends the writing. What was under way then is not acknowledged.
     ///
     /// # Errors
-    /// When it did not end well, or nothing at all was acknowledged.
-    pub fn finish(mut self) -> anyhow::Result<Written> {
+    /// When nothing at all was acknowledged.
+    pub fn stop(mut self) -> anyhow::Result<Written> {
+        let errors = self.kill()?;
         self.acked.extend(self.lines.iter());
-        let ended = Instant::now();
-        let mut errors = String::new();
-        self.child.stderr.take().context("standard error is piped")?.read_to_string(&mut errors)?;
-        let status = self.child.wait()?;
-        if !status.success() || self.acked.is_empty() {
-            bail!("the writer ended with {status} after {} acknowledgements:\n{errors}", self.acked.len());
+        if self.acked.is_empty() {
+            bail!("nothing was acknowledged:\n{errors}");
         }
         let times = self.acked.iter().map(|(at, _)| *at);
-        let pause_max = times.clone().zip(times.skip(1).chain([ended])).map(|(from, to)| to - from).max().unwrap_or_default();
+        let pause_max = times.clone().zip(times.skip(1)).map(|(from, to)| to - from).max().unwrap_or_default();
         let acked = self.acked.iter().map(|(_, line)| format!("{line}\n")).collect();
         Ok(Written { acked, count: self.acked.len(), pause_max, errors })
+    }
+
+    fn kill(&mut self) -> anyhow::Result<String> {
+        self.child.kill()?;
+        let mut errors = String::new();
+        self.child.stderr.take().context("standard error is piped")?.read_to_string(&mut errors)?;
+        self.child.wait()?;
+        Ok(errors)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
