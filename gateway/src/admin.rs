@@ -136,7 +136,7 @@ async fn set_settings(State(admin): State<Arc<Admin>>, Query(query): Query<Setti
     let settings = ClusterSettings { rebuild_after: Duration::from_secs(query.rebuild_after_seconds) };
     match admin.gateway.system.propose(SystemChange::SetSettings { settings }).await {
         Ok(SystemOutcome::Done) => axum::Json(serde_json::json!({ "applied": true })).into_response(),
-        Ok(outcome) => refusal(StatusCode::CONFLICT, "Refused", &format!("{outcome:?}")),
+        Ok(outcome) => refusal(StatusCode::CONFLICT, "Refused", &outcome.into_reason()),
         Err(error) => refusal(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string()),
     }
 }

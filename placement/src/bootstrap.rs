@@ -100,10 +100,7 @@ pub async fn join(env: &Env, placement: &dyn PlacementApi, node: NewNode) -> Res
 }
 
 fn refused(outcome: SystemOutcome) -> BootstrapError {
-    match outcome {
-        SystemOutcome::Malformed { why } | SystemOutcome::Refused { why } => BootstrapError::Refused { why },
-        outcome => BootstrapError::Refused { why: format!("{outcome:?}") },
-    }
+    BootstrapError::Refused { why: outcome.into_reason() }
 }
 
 /// Proposes until there is an outcome.

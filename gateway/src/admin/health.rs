@@ -43,7 +43,7 @@ async fn probe(gw: &Gateway) -> Verdict {
         return Verdict { failing: vec!["no cluster map is known: the cluster is not formed or not reachable".into()] };
     };
     let mut failing = Vec::new();
-    let groups: Vec<GroupId> = map.groups.keys().copied().filter(|group| *group != GroupId::SYSTEM).collect();
+    let groups: Vec<GroupId> = map.metadata_groups().collect();
     let groups_answer = stream::iter(groups)
         .map(|group| async move {
             let answer = gw.router.query_group(group, READY_DEADLINE, Query::Referenced { txns: Vec::new() }).await;

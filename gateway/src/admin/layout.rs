@@ -97,8 +97,7 @@ pub async fn apply(gw: &Gateway, query: &LayoutQuery) -> Result<Value, LayoutErr
         SystemOutcome::StalePlan { layout } => Err(LayoutError::Refused(format!(
             "the plan is stale: it was made on layout {planned_on}, and the layout is {layout} by now; plan again"
         ))),
-        SystemOutcome::Refused { why } | SystemOutcome::Malformed { why } => Err(LayoutError::Refused(why)),
-        outcome => Err(LayoutError::Refused(format!("{outcome:?}"))),
+        outcome => Err(LayoutError::Refused(outcome.into_reason())),
     }
 }
 
@@ -222,7 +221,7 @@ async fn describe(gw: &Gateway, map: &Arc<ClusterMap>, layout: &LayoutChange) ->
         "partitions_moved": plan.partitions_moved,
         "partitions": map.ring.rows.len(),
         "bytes_moved": plan.bytes_moved,
-        "seconds_expected": rate.map(|rate| plan.bytes_moved / rate.max(1)),
+        "seconds_expected": rate.map(|rate| plan.bytes_moved / rate),
         "balance_before": balance(balance_before),
         "balance_after": balance(plan.balance),
         "tolerance_before": tolerance(plan.tolerance_before),
@@ -250,7 +249,7 @@ async fn stored_on(gw: &Gateway, node: NodeId) -> u64 {
 
 /// Asks every metadata group. `None` when one does not answer: then nobody knows.
 async fn held_on(gw: &Gateway, map: &ClusterMap, disks: &[DiskId]) -> Option<Held> {
-    let groups: Vec<GroupId> = map.groups.keys().copied().filter(|group| *group != GroupId::SYSTEM).collect();
+    let groups: Vec<GroupId> = map.metadata_groups().collect();
     let per_group = stream::iter(groups).map(|group| held_in(gw, group, disks)).buffer_unordered(8);
     let counted: Vec<Result<Held, Failure>> = per_group.collect().await;
     let mut sum = Held::default();

@@ -19,7 +19,7 @@ pub async fn status(gw: &Gateway) -> Value {
         .map(|node| node_status(gw, &map, node))
         .buffered(32)
         .collect::<Vec<_>>();
-    let groups = stream::iter(map.groups.keys().copied().filter(|group| *group != GroupId::SYSTEM).collect::<Vec<_>>())
+    let groups = stream::iter(map.metadata_groups().collect::<Vec<_>>())
         .map(|group| group_status(gw, &map, group))
         .buffered(64)
         .collect::<Vec<_>>();

@@ -63,9 +63,8 @@ impl Upkeep {
 
     /// Groups of which nobody has found out yet how they are by this map.
     fn unsurveyed(&self, map: &ClusterMap) -> Vec<u32> {
-        let groups = map.groups.keys().filter(|group| **group != GroupId::SYSTEM);
         let is_known = |group: &GroupId| self.surveys.get(group).is_some_and(|survey| survey.epoch >= map.epoch);
-        groups.filter(|group| !is_known(group)).map(|group| group.0).collect()
+        map.metadata_groups().filter(|group| !is_known(group)).map(|group| group.0).collect()
     }
 
     /// What there is to repair and to move, how fast that goes, and how long it may take.
@@ -73,12 +72,13 @@ impl Upkeep {
         let (lost, leaving, misplaced) =
             (self.work(|survey| survey.lost), self.work(|survey| survey.leaving), self.work(|survey| survey.misplaced));
         let left = (lost.bytes + leaving.bytes + misplaced.bytes) as f64;
-        let seconds = self.bytes_per_second().map(|rate| (left / rate as f64).ceil() as u64);
+        let rate = self.bytes_per_second();
+        let seconds = rate.map(|rate| (left / rate as f64).ceil() as u64);
         json!({
             "lost": work(lost),
             "leaving": work(leaving),
             "misplaced": work(misplaced),
-            "bytes_per_second": self.bytes_last_minute / 60,
+            "bytes_per_second": rate.unwrap_or(0),
             "seconds_left": if left == 0.0 { Some(0) } else { seconds },
             "groups_not_surveyed": self.unsurveyed(map),
         })

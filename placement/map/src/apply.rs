@@ -157,7 +157,7 @@ fn join(before: &ClusterMap, new: &NewNode) -> Applied {
 
 /// Files the disks a node says it has. Ones it does not name stay as they are; ones that were removed stay so.
 fn present_disks(map: &mut ClusterMap, new: &NewNode) -> Result<(), SystemOutcome> {
-    for disk in new.disks.iter().filter(|disk| !map.removed_disks.contains(&disk.disk)).collect::<Vec<_>>() {
+    for disk in new.disks.iter().filter(|disk| !map.removed_disks.contains(&disk.disk)) {
         let fresh = || Disk::new(disk.disk, new.node, disk.capacity_bytes, DiskRole::Joining);
         let entry = map.disks.entry(disk.disk).or_insert_with(fresh);
         if entry.node != new.node {

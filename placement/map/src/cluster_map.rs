@@ -232,6 +232,11 @@ impl ClusterMap {
         self.slots[usize::from(slot.0 % SLOTS)]
     }
 
+    /// The groups that hold the metadata of objects: all but the system group.
+    pub fn metadata_groups(&self) -> impl Iterator<Item = GroupId> {
+        self.groups.keys().copied().filter(|group| *group != GroupId::SYSTEM)
+    }
+
     pub fn node_of_disk(&self, disk: DiskId) -> Option<&Node> {
         self.nodes.get(&self.disks.get(&disk)?.node)
     }

@@ -164,5 +164,15 @@ pub enum SystemOutcome {
     },
 }
 
+impl SystemOutcome {
+    /// Why nothing was changed, for a person, when the caller has nothing better to say about the outcome.
+    pub fn into_reason(self) -> String {
+        match self {
+            SystemOutcome::Malformed { why } | SystemOutcome::Refused { why } => why,
+            outcome => format!("{outcome:?}"),
+        }
+    }
+}
+
 /// The group that a founding command made first; a convenience for readers of a map.
 pub const FIRST_METADATA_GROUP: GroupId = GroupId(1);
