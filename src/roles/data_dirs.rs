@@ -150,6 +150,11 @@ impl DataDirs {
     fn set_stages(&mut self, env: &Env, stage: impl Fn(&PlannedDisk) -> Stage) -> anyhow::Result<()> {
         let mut after = self.clone();
         after.disks.iter_mut().for_each(|planned| planned.stage = stage(planned));
+        self.replace(env, after)
+    }
+
+    /// Becomes `after` once that is written.
+    fn replace(&mut self, env: &Env, after: Self) -> anyhow::Result<()> {
         if after != *self {
             after.write(env)?;
             *self = after;
@@ -184,11 +189,7 @@ impl DataDirs {
             }
             after.disks.push(PlannedDisk::new(env, dir));
         }
-        if after != *self {
-            after.write(env)?;
-            *self = after;
-        }
-        Ok(())
+        self.replace(env, after)
     }
 
     fn read(env: &Env, node_dir: PathBuf, path: &Path) -> anyhow::Result<Self> {

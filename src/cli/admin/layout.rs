@@ -1,5 +1,7 @@
 //! The arguments of `dozo admin plan` and `dozo admin apply`.
 
+use std::slice;
+
 use clap::{Args, Subcommand};
 
 use crate::cli::units::parse_bytes;
@@ -68,16 +70,8 @@ struct Weight(Option<u64>);
 impl LayoutArgs {
     /// The change as the admin listener takes it.
     pub fn query(&self) -> Vec<(&'static str, String)> {
-        let (op, targets) = match &self.change {
-            LayoutCommand::TakeIn { targets } => ("take-in", targets.join(",")),
-            LayoutCommand::Drain { targets } => ("drain", targets.join(",")),
-            LayoutCommand::Keep { targets } => ("keep", targets.join(",")),
-            LayoutCommand::Weigh { target, .. } => ("weigh", target.clone()),
-            LayoutCommand::RemoveDisk { targets } => ("remove-disk", targets.join(",")),
-            LayoutCommand::RemoveNode { target } => ("remove-node", target.clone()),
-            LayoutCommand::Profile { .. } => ("profile", String::new()),
-        };
-        let mut query = vec![("op", op.to_owned()), ("targets", targets)];
+        let (op, targets) = self.change.operation();
+        let mut query = vec![("op", op.to_owned()), ("targets", targets.join(","))];
         match &self.change {
             LayoutCommand::Weigh { weight, .. } => query.extend(weight.0.map(|bytes| ("weight_bytes", bytes.to_string()))),
             LayoutCommand::Profile { profile } => query.push(("profile", profile.clone())),
@@ -96,15 +90,32 @@ impl LayoutArgs {
 
     /// The change as it was given, for showing how to apply it.
     pub fn words(&self) -> String {
-        match &self.change {
-            LayoutCommand::TakeIn { targets } => format!("take-in {}", targets.join(" ")).trim_end().to_owned(),
-            LayoutCommand::Drain { targets } => format!("drain {}", targets.join(" ")),
-            LayoutCommand::Keep { targets } => format!("keep {}", targets.join(" ")),
-            LayoutCommand::Weigh { target, weight: Weight(Some(bytes)) } => format!("weigh {target} {bytes}"),
-            LayoutCommand::Weigh { target, weight: Weight(None) } => format!("weigh {target} capacity"),
-            LayoutCommand::RemoveDisk { targets } => format!("remove-disk {}", targets.join(" ")),
-            LayoutCommand::RemoveNode { target } => format!("remove-node {target}"),
-            LayoutCommand::Profile { profile } => format!("profile {profile}"),
+        let (op, targets) = self.change.operation();
+        let value = match &self.change {
+            LayoutCommand::Weigh { weight, .. } => Some(weight.0.map_or("capacity".to_owned(), |bytes| bytes.to_string())),
+            LayoutCommand::Profile { profile } => Some(profile.clone()),
+            LayoutCommand::TakeIn { .. }
+            | LayoutCommand::Drain { .. }
+            | LayoutCommand::Keep { .. }
+            | LayoutCommand::RemoveDisk { .. }
+            | LayoutCommand::RemoveNode { .. } => None,
+        };
+        let words = [op].into_iter().chain(targets.iter().map(String::as_str)).chain(value.as_deref());
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl LayoutCommand {
+    /// The name of the operation, the same here and for the admin listener, and what it is about.
+    fn operation(&self) -> (&'static str, &[String]) {
+        match self {
+            LayoutCommand::TakeIn { targets } => ("take-in", targets),
+            LayoutCommand::Drain { targets } => ("drain", targets),
+            LayoutCommand::Keep { targets } => ("keep", targets),
+            LayoutCommand::Weigh { target, .. } => ("weigh", slice::from_ref(target)),
+            LayoutCommand::RemoveDisk { targets } => ("remove-disk", targets),
+            LayoutCommand::RemoveNode { target } => ("remove-node", slice::from_ref(target)),
+            LayoutCommand::Profile { .. } => ("profile", &[]),
         }
     }
 }
@@ -114,4 +125,38 @@ fn parse_weight(text: &str) -> Result<Weight, String> {
         return Ok(Weight(None));
     }
     parse_bytes(text).map(|bytes| Weight(Some(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        layout: LayoutArgs,
+    }
+
+    /// What is shown to be typed asks for the same again.
+    #[track_caller]
+    fn check(words: &str, query: &[(&str, &str)]) {
+        let layout = Cli::try_parse_from(["plan"].into_iter().chain(words.split(' '))).unwrap().layout;
+        assert_eq!(layout.words(), words);
+        let owned: Vec<(&str, String)> = query.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        assert_eq!(layout.query(), owned);
+    }
+
+    #[test]
+    fn a_change_is_shown_as_it_is_given() {
+        check("take-in", &[("op", "take-in"), ("targets", "")]);
+        check("drain a1 b2", &[("op", "drain"), ("targets", "a1,b2")]);
+        check("keep a1", &[("op", "keep"), ("targets", "a1")]);
+        check("weigh a1 4096", &[("op", "weigh"), ("targets", "a1"), ("weight_bytes", "4096")]);
+        check("weigh a1 capacity", &[("op", "weigh"), ("targets", "a1")]);
+        check("remove-disk a1 b2", &[("op", "remove-disk"), ("targets", "a1,b2")]);
+        check("remove-node c3", &[("op", "remove-node"), ("targets", "c3")]);
+        check("profile 4+2", &[("op", "profile"), ("targets", ""), ("profile", "4+2")]);
+    }
 }
