@@ -1,7 +1,6 @@
 //! How many bytes of shards repair and rebalance write, and how fast.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use placement_types::Env;
@@ -45,7 +44,7 @@ impl Meter {
 
 impl Counts {
     fn forget_before(&mut self, second: u64) {
-        let window = Duration::as_secs(&RATE_WINDOW);
+        let window = RATE_WINDOW.as_secs();
         while self.recent.front().is_some_and(|(oldest, _)| oldest + window <= second) {
             self.recent.pop_front();
         }
@@ -54,6 +53,8 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
