@@ -18,8 +18,16 @@ pub(crate) const READ_BATCH_UNITS: u32 = 2;
 /// How many reads and look-ups one disk answers at once. A disk that hangs keeps so many threads, of the runtime's 512.
 pub(crate) const CALLS_PER_DISK_MAX: usize = 48;
 
-/// A disk that does not tell its free space within this is reported dead until it does.
-pub(crate) const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+/// A disk that does not tell its free space within this is reported dead until it does. A starved machine's takes seconds to be
+/// asked at all.
+pub(crate) const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A disk that is at one write, fsync or read for longer hangs: it is reported dead, so that everybody goes around it, until it
+/// gets on. Twice what a healthy disk under a starved machine was seen to take.
+pub(crate) const STALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// And for so long after it got on, so that one that hangs now and then is not taken for good in between.
+pub(crate) const STALL_REST: Duration = Duration::from_secs(30);
 
 /// How long a disk may take to finish its queue and checkpoint at shutdown.
 pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(20);

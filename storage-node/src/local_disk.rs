@@ -3,18 +3,23 @@
 //! Reading and asking a disk block a thread each, for ever if the disk never answers (D22). Every such call runs in a task of
 //! its own that holds one of the disk's places until the call really ends, even when whoever asked has long gone to another
 //! shard. When all places are taken, further callers wait without a thread, until their own deadline.
+//!
+//! A disk that makes no progress with one of its calls, writes or fsyncs is reported dead until it has gone on for a while: new
+//! chunks are planned without it and reads go elsewhere, instead of finding out anew each time.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use placement_types::{DiskId, Env, ShardId};
 use storage_node_proto::api::{DiskHealth, DiskReport};
 use storage_node_store::{Disk, DiskState, ReadError, ShardSummary, Usage};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::limits::CALLS_PER_DISK_MAX;
+use crate::limits::{CALLS_PER_DISK_MAX, STALL_DEADLINE, STALL_REST};
 use crate::metrics;
 
 /// What a call on a disk found out.
@@ -32,12 +37,31 @@ pub(crate) struct LocalDisk {
     calls: Arc<Semaphore>,
     /// The probe's own place: one that hangs is not followed by another.
     probes: Arc<Semaphore>,
+    began: Arc<Mutex<Began>>,
+    /// Until when the disk counts as one that hangs.
+    stalled_until: Mutex<Option<Duration>>,
+}
+
+/// When the calls under way began.
+#[derive(Debug, Default)]
+struct Began {
+    next: u64,
+    calls: BTreeMap<u64, Duration>,
+}
+
+impl Began {
+    fn begin(&mut self, now: Duration) -> u64 {
+        self.next += 1;
+        self.calls.insert(self.next, now);
+        self.next
+    }
 }
 
 impl LocalDisk {
     pub fn new(env: Env, disk: Disk) -> Self {
         let (calls, probes) = (Arc::new(Semaphore::new(CALLS_PER_DISK_MAX)), Arc::new(Semaphore::new(1)));
-        Self { id: disk.identity().disk, env, disk, calls, probes }
+        let id = disk.identity().disk;
+        Self { id, env, disk, calls, probes, began: Arc::default(), stalled_until: Mutex::new(None) }
     }
 
     /// The disk itself, for calls that wait in its queue and not on a thread: writes, deletes and upkeep.
@@ -66,7 +90,10 @@ impl LocalDisk {
         let report = DiskReport {
             disk: self.id,
             path: self.disk.path().display().to_string(),
-            health: usage.as_ref().map_or(DiskHealth::Dead, |usage| health(&usage.state)),
+            health: match &usage {
+                Some(usage) if !self.is_stalled() => health(&usage.state),
+                Some(_) | None => DiskHealth::Dead,
+            },
             total_bytes: usage.as_ref().map_or(0, |usage| usage.total_bytes),
             available_bytes: usage.as_ref().map_or(0, |usage| usage.available_bytes),
             shard_bytes: usage.as_ref().map_or(0, |usage| usage.live_bytes),
@@ -76,6 +103,24 @@ impl LocalDisk {
         report
     }
 
+    fn is_stalled(&self) -> bool {
+        let now = self.env.monotonic();
+        // Tickets grow, so the first call is the oldest.
+        let oldest = self.began.lock().calls.first_key_value().map_or(now, |(_, began)| *began);
+        let stuck_for = self.disk.stuck_for().max(now.saturating_sub(oldest));
+        let mut stalled_until = self.stalled_until.lock();
+        if stuck_for >= STALL_DEADLINE {
+            if stalled_until.is_none() {
+                tracing::error!(disk = %self.id, ?stuck_for, "the disk hangs: it is reported dead until it gets on");
+            }
+            *stalled_until = Some(now + STALL_REST);
+        } else if stalled_until.is_some_and(|until| until <= now) {
+            tracing::info!(disk = %self.id, "the disk gets on again");
+            *stalled_until = None;
+        }
+        stalled_until.is_some()
+    }
+
     async fn call<T: Send + 'static>(
         &self,
         places: &Arc<Semaphore>,
@@ -83,8 +128,10 @@ impl LocalDisk {
     ) -> Called<T> {
         let Ok(place) = places.clone().acquire_owned().await else { return Called::Lost };
         let (sender, receiver) = oneshot::channel();
+        let (began, ticket) = (self.began.clone(), self.began.lock().begin(self.env.monotonic()));
         let task = self.env.spawn("disk-call", async move {
             let value = work.await;
+            began.lock().calls.remove(&ticket);
             drop(place);
             let _ = sender.send(value);
         });
@@ -97,7 +144,7 @@ impl LocalDisk {
 fn health(state: &DiskState) -> DiskHealth {
     match state {
         DiskState::Good => DiskHealth::Good,
-        DiskState::Full => DiskHealth::Full,
+        DiskState::Full | DiskState::ReadOnly { .. } => DiskHealth::Full,
         DiskState::Dead { .. } => DiskHealth::Dead,
     }
 }
@@ -113,20 +160,24 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn calls_that_hang_keep_their_places_and_take_no_more() {
+    async fn open_disk() -> (Env, LocalDisk) {
         let (env, _) = sim::env(1);
         let identity = DiskIdentity { cluster: ClusterId::from_u128(1), node: NodeId::from_u128(2), disk: DiskId::from_u128(3) };
         let path = Path::new("/disk");
         Disk::format(&env, path, identity).await.unwrap();
         let index = Arc::new(|_: &Path| Ok(Arc::new(MemoryKv::new()) as _));
         let disk = Disk::open(&env, path, ExpectedIdentity::exactly(identity), index, Options::for_disk(1 << 30)).await.unwrap();
-        let disk = LocalDisk::new(env.clone(), disk);
+        (env.clone(), LocalDisk::new(env, disk))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_hang_keep_their_places_and_take_no_more() {
+        let (env, disk) = open_disk().await;
         let second = Duration::from_secs(1);
         for _ in 0..CALLS_PER_DISK_MAX {
             // Whoever asked gives up; the call goes on.
             let hung = disk.call(&disk.calls, std::future::pending::<()>());
-            assert!(env.timeout(second, hung).await.is_err());
+            assert!(env.timeout(second / 100, hung).await.is_err());
         }
         let shard = ShardId { chunk: ChunkId::from_u128(4), index: 0 };
         assert!(env.timeout(second, disk.stat(shard)).await.is_err(), "no place is left");
@@ -134,5 +185,21 @@ mod tests {
         assert_eq!(disk.report(second).await.health, DiskHealth::Good);
         assert!(env.timeout(second, disk.call(&disk.probes, std::future::pending::<()>())).await.is_err());
         assert_eq!(disk.report(second).await.health, DiskHealth::Dead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_makes_no_progress_is_dead_until_it_has_gone_on_for_a_while() {
+        let (env, disk) = open_disk().await;
+        let second = Duration::from_secs(1);
+        let health = async || disk.report(second).await.health;
+        let hung = env.timeout(second, disk.call(&disk.calls, env.clock.sleep(STALL_DEADLINE + 5 * second)));
+        assert!(hung.await.is_err());
+        assert_eq!(health().await, DiskHealth::Good);
+        env.sleep(STALL_DEADLINE).await;
+        assert_eq!(health().await, DiskHealth::Dead);
+        env.sleep(5 * second).await;
+        assert_eq!(health().await, DiskHealth::Dead, "it has only just gone on");
+        env.sleep(STALL_REST).await;
+        assert_eq!(health().await, DiskHealth::Good);
     }
 }

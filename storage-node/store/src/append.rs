@@ -272,6 +272,10 @@ impl Appender {
             }
             // The place is not taken: the next record overwrites what is there.
             Err(error) if means_full(&error) => Err(self.core.health.set_full()),
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                let path = self.core.segments.path(active.number);
+                Err(self.core.health.freeze(format_args!("{} cannot be written: {error}", path.display())))
+            }
             Err(error) => {
                 let path = self.core.segments.path(active.number);
                 Err(self.core.health.kill(format_args!("write to {} failed: {error}", path.display())))
@@ -316,9 +320,13 @@ impl Appender {
             }
             created => created,
         };
-        let file = file.map_err(|error| match means_full(&error) {
-            true => core.health.set_full(),
-            false => core.health.kill(format_args!("cannot begin {}: {error}", core.segments.path(self.next_number).display())),
+        let file = file.map_err(|error| {
+            let why = format!("cannot begin {}: {error}", core.segments.path(self.next_number).display());
+            match error.kind() {
+                _ if means_full(&error) => core.health.set_full(),
+                io::ErrorKind::ReadOnlyFilesystem => core.health.freeze(why),
+                _ => core.health.kill(why),
+            }
         })?;
         self.end_segment();
         let number = self.next_number;

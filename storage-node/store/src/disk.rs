@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -189,6 +190,11 @@ impl Disk {
 
     pub fn state(&self) -> DiskState {
         self.handle.core.health.state()
+    }
+
+    /// For how long the disk has been at one write or fsync: a disk that hangs reports no error. 0 while it has nothing to do.
+    pub fn stuck_for(&self) -> Duration {
+        self.handle.core.progress.stuck_for(self.handle.core.env.monotonic())
     }
 
     /// Begins a shard.

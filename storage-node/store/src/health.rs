@@ -5,12 +5,16 @@ use placement_types::DiskId;
 
 use crate::error::WriteError;
 
-/// A disk's state. `Dead` ends only when the disk is opened again.
+/// A disk's state. `ReadOnly` and `Dead` end only when the disk is opened again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiskState {
     Good,
     /// Takes no more shards; reads and deletes work.
     Full,
+    /// Its file system takes no writes any more, as after an error that it remounted itself for (D20). Reads work.
+    ReadOnly {
+        why: String,
+    },
     /// A write, an fsync, the index or the identity check failed. Reads may be tried.
     Dead {
         why: String,
@@ -31,10 +35,10 @@ impl Health {
         self.state.lock().clone()
     }
 
-    /// `Err` once the disk is dead.
+    /// `Err` once the disk takes no writes of any kind.
     pub fn alive(&self) -> Result<(), WriteError> {
         match &*self.state.lock() {
-            DiskState::Dead { why } => Err(WriteError::Dead { disk: self.disk, why: why.clone() }),
+            DiskState::Dead { why } | DiskState::ReadOnly { why } => Err(WriteError::Dead { disk: self.disk, why: why.clone() }),
             DiskState::Good | DiskState::Full => Ok(()),
         }
     }
@@ -49,6 +53,22 @@ impl Health {
         let why = why.to_string();
         tracing::error!(disk = %self.disk, why, "the disk is dead");
         *state = DiskState::Dead { why: why.clone() };
+        WriteError::Dead { disk: self.disk, why }
+    }
+
+    /// Ends writing, not reading: nothing that failed was acknowledged, and what was is as durable as before.
+    pub fn freeze(&self, why: impl std::fmt::Display) -> WriteError {
+        let mut state = self.state.lock();
+        let known = match &*state {
+            DiskState::Dead { why } | DiskState::ReadOnly { why } => Some(why.clone()),
+            DiskState::Good | DiskState::Full => None,
+        };
+        let why = known.unwrap_or_else(|| {
+            let why = why.to_string();
+            tracing::error!(disk = %self.disk, why, "the disk is read-only");
+            *state = DiskState::ReadOnly { why: why.clone() };
+            why
+        });
         WriteError::Dead { disk: self.disk, why }
     }
 

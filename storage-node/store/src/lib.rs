@@ -54,6 +54,7 @@ mod index;
 mod limits;
 mod log;
 mod position;
+mod progress;
 mod read;
 mod recovery;
 mod replay;

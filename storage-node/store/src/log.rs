@@ -25,6 +25,7 @@ use crate::identity::DiskIdentity;
 use crate::index::Index;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
 use crate::position::{Extent, Position};
+use crate::progress::{Progress, Stage};
 use crate::segment::Segments;
 use crate::writer::Stream;
 
@@ -89,6 +90,7 @@ pub(crate) struct Core {
     pub segments: Segments,
     pub index: Index,
     pub health: Health,
+    pub progress: Progress,
     pub pending: Pending,
     pub durable: Durable,
     pub shards: AtomicU64,
@@ -189,6 +191,7 @@ pub(crate) async fn run_append_stage(
             bytes += next.bytes();
             batch.push(next);
         }
+        let at_work = core.progress.begin(Stage::Append, core.env.monotonic());
         let closing = batch.iter().any(|message| matches!(message, Append::Close));
         let (back, result) = core
             .env
@@ -198,6 +201,7 @@ pub(crate) async fn run_append_stage(
             })
             .await;
         appender = back;
+        drop(at_work);
         if written.send(result).await.is_err() || closing {
             return;
         }
@@ -214,6 +218,7 @@ pub(crate) async fn run_commit_stage(core: Arc<Core>, mut written: mpsc::Receive
             committer.collect(next);
         }
         if committer.is_awaited() {
+            let _at_work = core.progress.begin(Stage::Commit, core.env.monotonic());
             committer = core
                 .env
                 .run_blocking(move || {

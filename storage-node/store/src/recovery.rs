@@ -27,6 +27,7 @@ use crate::identity::{self, ExpectedIdentity};
 use crate::index::Index;
 use crate::log::{Core, Durable, Pending};
 use crate::position::{BLOCK_BYTES, Extent, Position, blocks_of};
+use crate::progress::Progress;
 use crate::replay::{LogFiles, Replay, ReplayError};
 use crate::segment::Segments;
 
@@ -78,6 +79,7 @@ pub(crate) fn open(
         segments,
         index: recovered.index,
         health: Health::new(identity.disk),
+        progress: Progress::default(),
         pending: Pending::default(),
         durable: Durable::new(recovered.end),
         shards: AtomicU64::new(recovered.shards),

@@ -180,6 +180,22 @@ async fn a_failed_write_kills_the_disk() {
 }
 
 #[tokio::test]
+async fn a_file_system_that_became_read_only_is_still_read() {
+    let (machine, disk) = three_shards().await;
+    machine.fs.set_read_only("/disk");
+    assert!(matches!(put(&disk, shard(4), &units(4, &[10])).await, Err(WriteError::Dead { .. })));
+    assert!(matches!(disk.delete_shards(vec![shard(1)]).await, Err(WriteError::Dead { .. })));
+    assert!(matches!(disk.checkpoint().await, Err(WriteError::Dead { .. })));
+    assert!(matches!(disk.usage().await.unwrap().state, DiskState::ReadOnly { .. }), "none of this killed it");
+    assert_eq!(get(&disk, shard(1)).await, Some(units(1, &[6000, 5000])));
+    machine.fs.clear_faults();
+    assert!(put(&disk, shard(4), &units(4, &[10])).await.is_err(), "nobody knows what it did meanwhile");
+    machine.crash(disk, 0).await;
+    let disk = machine.open().await;
+    put(&disk, shard(4), &units(4, &[10])).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_failed_read_is_the_disks_error_not_the_shards() {
     let (machine, disk) = three_shards().await;
     machine.fs.fail_all("/disk/segments", FaultKind::Read);
