@@ -36,7 +36,7 @@ impl Nodes for Directory {
             return Some(node.clone());
         }
         let address = self.maps.borrow().as_ref()?.nodes.get(&id)?.address.clone();
-        let clients = self.peers.as_ref()?.at(&address)?;
+        let clients = self.peers.as_ref()?.of(id, &address)?;
         Some(clients.node.clone())
     }
 }

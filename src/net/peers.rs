@@ -1,12 +1,13 @@
-//! Clients of other processes, by internal address.
+//! Clients of other processes, by internal address and, where it is known, by who should be there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use placement_map::ClusterMap;
 use placement_proto::remote::RemotePlacement;
 use placement_rpc::Channels;
-use placement_types::Env;
+use placement_types::{Env, NodeId};
 use storage_node_proto::remote::RemoteNode;
 
 /// Addresses known at once; a cluster has one for each node, old ones linger after a move.
@@ -22,7 +23,7 @@ pub struct PeerClients {
 pub struct Peers {
     env: Env,
     channels: Channels,
-    known: Mutex<BTreeMap<String, Arc<PeerClients>>>,
+    known: Mutex<BTreeMap<(String, Option<NodeId>), Arc<PeerClients>>>,
 }
 
 impl Peers {
@@ -30,13 +31,30 @@ impl Peers {
         Self { env, channels, known: Mutex::default() }
     }
 
-    /// `None` when the text is not an address. Whether anybody answers there shows in the calls.
+    /// Refuses, and no longer calls, the nodes that this map says were removed.
+    pub fn learn_map(&self, map: &ClusterMap) {
+        if let Some(admission) = self.channels.admission() {
+            admission.refuse(&map.removed_nodes);
+        }
+    }
+
+    /// Whoever is at an address. `None` when the text is not one. Whether anybody answers there shows in the calls.
     pub fn at(&self, address: &str) -> Option<Arc<PeerClients>> {
+        self.clients(address, None)
+    }
+
+    /// This node, at this address; another process there is not spoken to.
+    pub fn of(&self, node: NodeId, address: &str) -> Option<Arc<PeerClients>> {
+        self.clients(address, Some(node))
+    }
+
+    fn clients(&self, address: &str, expected: Option<NodeId>) -> Option<Arc<PeerClients>> {
         let mut known = self.known.lock();
-        if let Some(clients) = known.get(address) {
+        let key = (address.to_owned(), expected);
+        if let Some(clients) = known.get(&key) {
             return Some(clients.clone());
         }
-        let peer = match self.channels.peer(address) {
+        let peer = match self.channels.peer(address, expected) {
             Ok(peer) => peer,
             Err(error) => {
                 tracing::warn!(address, %error, "not an address");
@@ -50,7 +68,7 @@ impl Peers {
             node: Arc::new(RemoteNode::new(self.env.clone(), peer.control.clone(), peer.bulk)),
             placement: Arc::new(RemotePlacement::new(self.env.clone(), peer.control)),
         });
-        known.insert(address.to_owned(), clients.clone());
+        known.insert(key, clients.clone());
         Some(clients)
     }
 }

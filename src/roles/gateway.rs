@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use gateway::admin::AdminServer;
 use placement::PlacementClient;
+use placement_proto::api::MapWatch;
 use placement_rpc::{Channels, Identity, Security, Subject};
 use placement_types::{Env, TaskHandle};
 
@@ -18,6 +19,7 @@ pub struct GatewayRole {
     s3: S3Listener,
     admin: AdminServer,
     follower: TaskHandle,
+    learner: TaskHandle,
 }
 
 impl GatewayRole {
@@ -38,6 +40,7 @@ impl GatewayRole {
         let connect = placement_connect(String::new(), LatePlacement::new(Arc::default()), Some(peers.clone()));
         let client = PlacementClient::new(env.clone(), connect, settings.peers.clone(), None);
         let (maps, follower) = (client.maps(), client.follow());
+        let learner = env.spawn("map-learner", learn_maps(maps.clone(), peers.clone()));
         let nodes = Arc::new(Directory::new(maps.clone(), Some(peers)));
         let front = Front::new(
             env.clone(),
@@ -51,7 +54,7 @@ impl GatewayRole {
         let mut formed = maps;
         formed.wait_for(Option::is_some).await.context("the map follower ended")?;
         let s3 = front.open_s3(settings).await?;
-        Ok(Self { s3, admin, follower })
+        Ok(Self { s3, admin, follower, learner })
     }
 
     /// `s3=... admin=...` for the ready line.
@@ -63,6 +66,20 @@ impl GatewayRole {
     pub async fn shutdown(self) {
         self.s3.drain().await;
         drop(self.admin);
+        self.learner.stop().await;
         self.follower.stop().await;
+    }
+}
+
+/// Refuses whoever the newest map says was removed.
+async fn learn_maps(mut maps: MapWatch, peers: Arc<Peers>) {
+    loop {
+        let map = maps.borrow_and_update().clone();
+        if let Some(map) = map {
+            peers.learn_map(&map);
+        }
+        if maps.changed().await.is_err() {
+            return;
+        }
     }
 }

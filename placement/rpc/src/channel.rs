@@ -3,11 +3,12 @@
 use std::io;
 
 use hyper_util::rt::TokioIo;
-use placement_types::{BoxStream, Env};
+use placement_types::{BoxStream, Env, NodeId};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use crate::identity::{Identity, Security};
+use crate::admission::Side;
+use crate::identity::{Identity, PeerIdentity, Security, read_subject};
 use crate::limits;
 
 /// Makes channels. Cheap to clone.
@@ -31,15 +32,22 @@ impl Channels {
         Self { env, security }
     }
 
-    /// Channels to `host:port`. Nothing is connected yet; an unreachable peer shows in the calls.
+    /// Channels to `host:port`. Nothing is connected yet; an unreachable peer shows in the calls. When it is known which node
+    /// should be there, nobody else is spoken to: an address may have passed to another node, even of another cluster with the
+    /// same secret (N16, M11).
     ///
     /// # Errors
     /// When the address is not `host:port`.
-    pub fn peer(&self, address: &str) -> Result<Peer, tonic::transport::Error> {
-        Ok(Peer { control: self.channel(address)?, bulk: self.channel(address)? })
+    pub fn peer(&self, address: &str, expected: Option<NodeId>) -> Result<Peer, tonic::transport::Error> {
+        Ok(Peer { control: self.channel(address, expected)?, bulk: self.channel(address, expected)? })
     }
 
-    fn channel(&self, address: &str) -> Result<Channel, tonic::transport::Error> {
+    /// Whom this process refuses; `None` without protection.
+    pub fn admission(&self) -> Option<&crate::Admission> {
+        self.security.admission()
+    }
+
+    fn channel(&self, address: &str, expected: Option<NodeId>) -> Result<Channel, tonic::transport::Error> {
         // The scheme only satisfies the URI's syntax: protection is the connector's business.
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?
             .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
@@ -52,18 +60,23 @@ impl Channels {
         let (channels, address) = (self.clone(), address.to_owned());
         Ok(endpoint.connect_with_connector_lazy(service_fn(move |_| {
             let (channels, address) = (channels.clone(), address.clone());
-            async move { channels.connect(&address).await.map(TokioIo::new) }
+            async move { channels.connect(&address, expected).await.map(TokioIo::new) }
         })))
     }
 
-    async fn connect(&self, address: &str) -> io::Result<BoxStream> {
+    pub(crate) async fn connect(&self, address: &str, expected: Option<NodeId>) -> io::Result<BoxStream> {
         let stream = self.env.net.connect(address).await?;
-        match &self.security {
-            Security::Plaintext => Ok(stream),
-            Security::Mutual(identity) => {
-                let stream = identity.connector().connect(Identity::server_name(), stream).await?;
-                Ok(Box::new(stream))
-            }
+        let identity = match &self.security {
+            Security::Plaintext => return Ok(stream),
+            Security::Mutual(identity) => identity,
+        };
+        let stream = identity.connector().connect(Identity::server_name(), stream).await?;
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let peer = certificate.and_then(read_subject).unwrap_or(PeerIdentity::Unproven);
+        if let Some(expected) = expected.filter(|node| peer != PeerIdentity::Node(*node)) {
+            let why = format!("{address} is not node {expected} any more, but {peer:?}");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
+        Ok(Box::new(identity.admission().guard(Box::new(stream), peer, Side::Client)))
     }
 }

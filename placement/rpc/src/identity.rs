@@ -3,7 +3,7 @@
 //! The authority's Ed25519 key is HKDF-SHA-256 of the secret, so that every process derives the same one and no certificate
 //! needs to be handed around. A process's own key is drawn at start and never leaves it. Certificates do not expire: whoever
 //! has the secret can issue one, so an expiry would protect nothing, and a wrong clock must not take a cluster down. A removed
-//! node is refused by the cluster map, not by its certificate.
+//! node's certificate is as good as any: what refuses it is the cluster map ([`Admission`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,11 +15,12 @@ use rcgen::{
     KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use sha2::Sha256;
 
+use crate::admission::Admission;
 use crate::secret::ClusterSecret;
+use crate::verify::{ClientVerifier, ServerVerifier};
 
 /// The name every certificate carries and every client asks for; which process it is stands in a second name.
 const CLUSTER_NAME: &str = "dozo.internal";
@@ -54,11 +55,22 @@ pub enum Security {
     Plaintext,
 }
 
-/// A process's own certificate and the authority it trusts.
+impl Security {
+    /// `None` without protection: there nobody proves who he is.
+    pub fn admission(&self) -> Option<&Admission> {
+        match self {
+            Security::Mutual(identity) => Some(identity.admission()),
+            Security::Plaintext => None,
+        }
+    }
+}
+
+/// A process's own certificate, the authority it trusts, and whom it refuses nevertheless.
 #[derive(Clone)]
 pub struct Identity {
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
+    admission: Admission,
 }
 
 impl fmt::Debug for Identity {
@@ -73,7 +85,7 @@ pub enum IdentityError {
     Issue(#[from] rcgen::Error),
     #[error("the certificate could not be used")]
     Tls(#[from] rustls::Error),
-    #[error("client certificates cannot be demanded")]
+    #[error("certificates cannot be verified")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
@@ -90,20 +102,31 @@ impl Identity {
         roots.add(authority_certificate)?;
         let roots = Arc::new(roots);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let admission = Admission::default();
 
         let mut client = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots.clone())
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(ServerVerifier::new(roots.clone(), provider.clone(), admission.clone())?))
             .with_client_auth_cert(chain.clone(), private())?;
         client.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session is not verified again: a node that was removed since would get in. Connections are few and long.
+        client.resumption = rustls::client::Resumption::disabled();
 
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build()?;
+        let verifier = ClientVerifier::new(roots, provider.clone(), admission.clone())?;
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(Arc::new(verifier))
             .with_single_cert(chain, private())?;
         server.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { client: Arc::new(client), server: Arc::new(server) })
+        server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(Self { client: Arc::new(client), server: Arc::new(server), admission })
+    }
+
+    /// Whom this process refuses; shared by all that is made from this identity.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     pub(crate) fn connector(&self) -> tokio_rustls::TlsConnector {
@@ -186,6 +209,29 @@ mod tests {
         assert_eq!(first, second);
         let (_, other) = authority(&ClusterSecret::parse(&"t".repeat(32)).unwrap()).unwrap();
         assert_ne!(first, other);
+    }
+
+    #[tokio::test]
+    async fn a_client_without_a_certificate_is_refused() {
+        let secret = ClusterSecret::parse(&"s".repeat(32)).unwrap();
+        let identity = Identity::derive(&secret, Subject::Node(NodeId::from_u128(7))).unwrap();
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let connect = async {
+            let roots = Arc::new({
+                let mut roots = RootCertStore::empty();
+                roots.add(authority(&secret).unwrap().1).unwrap();
+                roots
+            });
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let config = ClientConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            tokio_rustls::TlsConnector::from(Arc::new(config)).connect(Identity::server_name(), near).await
+        };
+        let (accepted, _) = tokio::join!(identity.acceptor().accept(far), connect);
+        assert!(accepted.is_err());
     }
 
     #[test]

@@ -5,16 +5,23 @@
 //! demand one ([`Identity`]). Nothing here is derived from S3 keys.
 //!
 //! - `secret.rs`, `identity.rs`: the secret, the authority, certificates.
+//! - `admission.rs`, `verify.rs`: removed nodes are refused, by both ends.
 //! - `channel.rs`: client side: [`Channels`] to a peer by address.
 //! - `server.rs`: [`serve`], the accept loop that a bad peer cannot stop.
 //! - `limits.rs`: windows, sizes and deadlines, with the measurements behind them.
 
+mod admission;
 mod channel;
 mod identity;
 pub mod limits;
 mod secret;
 mod server;
+mod verify;
 
+#[cfg(test)]
+mod tests;
+
+pub use admission::Admission;
 pub use channel::{Channels, Peer};
 pub use identity::{Identity, IdentityError, PeerIdentity, Security, Subject};
 pub use secret::{ClusterSecret, InvalidSecret};

@@ -15,6 +15,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
+use crate::admission::{Admission, Guarded, Side};
 use crate::identity::{PeerIdentity, Security, read_subject};
 use crate::limits;
 
@@ -67,8 +68,8 @@ async fn accept_loop(
         env.spawn("internal-handshake", async move {
             let _permit = permit;
             match handshake_env.timeout(limits::HANDSHAKE_DEADLINE, handshake(&security, stream)).await {
-                Ok(Ok(connection)) => {
-                    let _ = accepted.send(Ok(connection)).await;
+                Ok(Ok(stream)) => {
+                    let _ = accepted.send(Ok(Connection { stream })).await;
                 }
                 Ok(Err(error)) => tracing::warn!(%error, peer = %address, "refused a connection on the internal port"),
                 Err(_) => tracing::warn!(peer = %address, "a connection on the internal port did not finish its handshake"),
@@ -78,31 +79,30 @@ async fn accept_loop(
     }
 }
 
-async fn handshake(security: &Security, stream: BoxStream) -> io::Result<Connection> {
+pub(crate) async fn handshake(security: &Security, stream: BoxStream) -> io::Result<Guarded> {
     match security {
-        Security::Plaintext => Ok(Connection { stream, peer: PeerIdentity::Unproven }),
+        Security::Plaintext => Ok(Admission::default().guard(stream, PeerIdentity::Unproven, Side::Server)),
         Security::Mutual(identity) => {
             let stream = identity.acceptor().accept(stream).await?;
             let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let peer = certificate
                 .and_then(read_subject)
                 .ok_or_else(|| io::Error::new(io::ErrorKind::PermissionDenied, "the certificate names no node or gateway"))?;
-            Ok(Connection { stream: Box::new(stream), peer })
+            Ok(identity.admission().guard(Box::new(stream), peer, Side::Server))
         }
     }
 }
 
 /// An accepted connection that knows its peer.
 struct Connection {
-    stream: BoxStream,
-    peer: PeerIdentity,
+    stream: Guarded,
 }
 
 impl Connected for Connection {
     type ConnectInfo = PeerIdentity;
 
     fn connect_info(&self) -> PeerIdentity {
-        self.peer
+        self.stream.peer()
     }
 }
 
