@@ -61,6 +61,12 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub join: Option<bool>,
 
+    /// The first data directory was moved here while the node was stopped, and nothing was started with the old one since: for
+    /// one start. Never with a copy whose original may still run
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved: Option<bool>,
+
     /// The failure domain of this node: a rack, a room, a site [default: "default"]
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -105,6 +105,8 @@ impl Failure {
             | SystemOutcome::Removed
             | SystemOutcome::StalePlan { .. }
             | SystemOutcome::Refused { .. }
+            | SystemOutcome::Superseded { .. }
+            | SystemOutcome::InUse { .. }
             | SystemOutcome::Malformed { .. } => Self::UnfitAnswer { to, answer: format!("{outcome:?}") },
         }
     }

@@ -75,6 +75,9 @@ impl SystemGroup {
                     doubted = true;
                     why
                 }
+                Ok(Err(error @ PlacementError::Superseded { .. })) => {
+                    return Err(SystemError::BadMessage { why: error.to_string() });
+                }
                 Ok(Err(
                     error @ (PlacementError::NotLeader { .. } | PlacementError::NotFormed | PlacementError::Unavailable { .. }),
                 )) => error.to_string(),

@@ -8,10 +8,11 @@ use std::time::Duration;
 use placement_map::limits::PARTITIONS_DEFAULT;
 use placement_map::system::{NewNode, SystemChange, SystemCommand, SystemOutcome};
 use placement_proto::api::{PlacementApi, PlacementError};
-use placement_types::{ClusterId, DiskId, Env, Epoch, NodeId, Profile, ReplicaId, TxnId};
+use placement_proto::limits::CLAIM_SILENCE;
+use placement_types::{Boot, ClusterId, DiskId, Env, Epoch, NodeId, Profile, ReplicaId, TxnId};
 
 use crate::identity::Founding;
-use crate::limits::BACKOFF_MAX;
+use crate::limits::{BACKOFF_MAX, CLAIM_PATIENCE, CLAIM_PATIENCE_ONCE_ANSWERED, CLAIM_RETRY};
 
 /// What the founder may choose about a cluster; it stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,17 @@ pub enum BootstrapError {
     Removed { node: NodeId },
     #[error("disk {disk} belongs to another node of the cluster: a data directory was copied or moved")]
     DiskTaken { disk: DiskId },
+    #[error(
+        "node {node} runs already: another process is alive that has its data directory, or a copy of it. Stop that first, or \
+         start this one with an empty data directory, as a new node"
+    )]
+    InUse { node: NodeId },
+    #[error(
+        "node {node} was started since with another copy of its data directory: this one is out of date and must not act as \
+         the node. Start the other one. If that is lost, remove the node from the cluster and add it again with an empty data \
+         directory"
+    )]
+    Outdated { node: NodeId },
     #[error("the system group refused: {why}")]
     Refused { why: String },
     #[error("the nodes do not understand each other, are they of the same release? {why}")]
@@ -60,6 +72,83 @@ pub async fn form(env: &Env, placement: &dyn PlacementApi, founding: &Founding, 
         SystemOutcome::AlreadyFormed { cluster } if cluster == founding.cluster => Ok(()),
         SystemOutcome::AlreadyFormed { cluster } => Err(BootstrapError::OtherCluster { cluster }),
         outcome => Err(refused(outcome)),
+    }
+}
+
+/// What claiming a node needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub node: NodeId,
+    /// This run.
+    pub boot: Boot,
+    /// The runs that the node's directory has seen.
+    pub known: Vec<Boot>,
+}
+
+/// What came of asking before taking part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// This process is the node, and no other.
+    Claimed,
+    /// There was nobody to ask, as when a whole cluster starts.
+    Unanswered,
+}
+
+/// Claims the node for this process if there is a system group to ask, before it takes part in any group: the copy of a
+/// directory must not vote while the original does, nor when it has not seen the original's last run.
+pub async fn ask_for_claim(env: &Env, placement: &dyn PlacementApi, claim: &Claim) -> Result<Asked, BootstrapError> {
+    let mut patience = CLAIM_PATIENCE;
+    let mut in_use = InUse::default();
+    loop {
+        let outcome = match env.timeout(patience, insist(env, placement, claim.change())).await {
+            Err(_) | Ok(Ok(SystemOutcome::NotFormed)) => return Ok(Asked::Unanswered),
+            Ok(answered) => answered?,
+        };
+        if claim.settled_by(outcome, &mut in_use, env.monotonic())? {
+            return Ok(Asked::Claimed);
+        }
+        patience = CLAIM_PATIENCE_ONCE_ANSWERED;
+        env.sleep(CLAIM_RETRY).await;
+    }
+}
+
+/// Claims the node for this process. At every start, once there is a map.
+pub async fn make_claim(env: &Env, placement: &dyn PlacementApi, claim: &Claim) -> Result<(), BootstrapError> {
+    let mut in_use = InUse::default();
+    loop {
+        let outcome = insist(env, placement, claim.change()).await?;
+        if claim.settled_by(outcome, &mut in_use, env.monotonic())? {
+            return Ok(());
+        }
+        env.sleep(CLAIM_RETRY).await;
+    }
+}
+
+/// Since when the process before is said to be heard.
+#[derive(Debug, Default)]
+struct InUse(Option<Duration>);
+
+impl Claim {
+    fn change(&self) -> SystemChange {
+        SystemChange::Claim { node: self.node, boot: self.boot, known: self.known.clone() }
+    }
+
+    /// Whether that was the last word; `false`: ask again.
+    fn settled_by(&self, outcome: SystemOutcome, in_use: &mut InUse, now: Duration) -> Result<bool, BootstrapError> {
+        let node = self.node;
+        match outcome {
+            SystemOutcome::Done => Ok(true),
+            SystemOutcome::NotFormed => Ok(false),
+            // A process that died just now is silent for long enough soon. One that still is not, lives.
+            SystemOutcome::InUse { .. } if now.saturating_sub(*in_use.0.get_or_insert(now)) > 2 * CLAIM_SILENCE => {
+                Err(BootstrapError::InUse { node })
+            }
+            SystemOutcome::InUse { .. } => Ok(false),
+            SystemOutcome::Superseded { .. } => Err(BootstrapError::Outdated { node }),
+            SystemOutcome::Removed => Err(BootstrapError::Removed { node }),
+            SystemOutcome::UnknownNode => Err(BootstrapError::UnknownNode { node }),
+            outcome => Err(refused(outcome)),
+        }
     }
 }
 

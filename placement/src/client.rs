@@ -182,7 +182,7 @@ impl PlacementClient {
                 Err(error) => error,
             };
             match &error {
-                PlacementError::BadMessage { .. } => return Err(doubt.unwrap_or(error)),
+                PlacementError::BadMessage { .. } | PlacementError::Superseded { .. } => return Err(doubt.unwrap_or(error)),
                 PlacementError::NotLeader { leader: Some(leader) } if hints < HINTS_MAX => {
                     next = self.address_of(*leader).filter(|address| target.as_ref() != Some(address));
                     if next.is_some() {

@@ -5,15 +5,22 @@
 //! is changed or promised any more: what the disk holds is unknown until the next start (I14). A file that is damaged or of a
 //! newer release stops the node; it never gets a new id over it.
 //!
+//! A directory that was copied is not the node: its Raft log may lack votes and entries that the original has acknowledged
+//! since (I12). The inode of the directory is written down, and a copy has another one. What copies a whole file system keeps
+//! it; of such, the system group refuses the one that has not seen the last run ([`IdentityFile::begin_run`]), and either as
+//! long as the other lives.
+//!
 //! | bytes | what |
 //! |---|---|
 //! | 8 | `DOZONODE` |
-//! | u16 | version: 1 |
+//! | u16 | version: 2 |
 //! | 16 | node id |
 //! | option | membership: cluster, replica, the system group's first members |
 //! | option | founding record: cluster, nodes in replica order |
 //! | list | the nodes that founded the cluster, as they presented themselves |
 //! | bool | whether a consensus log was made |
+//! | option | since version 2: the inode of the directory |
+//! | list | since version 2: runs of the node's process, the last confirmed first |
 //! | u32 | CRC-32C of all before |
 
 use std::io;
@@ -21,15 +28,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use placement_map::limits::BOOTS_MAX;
 use placement_map::system::NewNode;
 use placement_proto::meeting::Membership;
 use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
-use placement_types::{ClusterId, Env, NodeId};
+use placement_types::{Boot, ClusterId, Env, NodeId};
 
 use crate::limits::IDENTITY_BYTES_MAX;
 
 const MAGIC: &[u8; 8] = b"DOZONODE";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const FILE: &str = "node.identity";
 const LOCK: &str = "node.lock";
 
@@ -45,6 +53,11 @@ pub struct NodeIdentity {
     pub founders: Vec<NewNode>,
     /// From then on a missing log means lost votes, not a first start (I12).
     pub log_made: bool,
+    /// The inode of the directory; `None` until a release that looks at it has started here.
+    pub inode: Option<u64>,
+    /// Runs of the node's process that may be the one the system group has on record: the last one that is known to have been,
+    /// and all since.
+    pub boots: Vec<Boot>,
 }
 
 /// What a founder has decided.
@@ -55,7 +68,7 @@ pub struct Founding {
     pub nodes: Vec<NewNode>,
 }
 
-placement_types::codec_struct!(NodeIdentity { node, membership, founding, founders, log_made });
+placement_types::codec_struct!(NodeIdentity { node, membership, founding, founders, log_made, inode, boots });
 placement_types::codec_struct!(Founding { cluster, nodes });
 
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +86,13 @@ pub enum IdentityError {
          from the cluster and add it again with an empty data directory"
     )]
     LogLost { log_dir: PathBuf, node: NodeId },
+    #[error(
+        "{dir} is a copy of node {node}'s directory, or was restored from a backup: it may lack votes and entries that the node \
+         has acknowledged since, so nothing may act as the node with it. Start the original. If that is lost, remove the node \
+         from the cluster and add it again with an empty data directory. If {dir} was moved while the node was stopped and \
+         nothing was started elsewhere since, start it once with --moved"
+    )]
+    Copied { dir: PathBuf, node: NodeId },
 }
 
 /// The identity file of the node that this process is; locked against others. Clones share it.
@@ -148,6 +168,72 @@ impl IdentityFile {
         Ok(())
     }
 
+    /// Refuses a directory that is a copy of the one that the node was started with before. Before anything is done as the node.
+    pub async fn guard_place(&self) -> Result<(), IdentityError> {
+        let (found, current) = (self.inode().await?, self.current());
+        match current.inode {
+            Some(known) if known != found => Err(IdentityError::Copied { dir: self.dir(), node: current.node }),
+            Some(_) => Ok(()),
+            None => self.set_inode(found).await,
+        }
+    }
+
+    /// What an operator may ask for instead, who knows that the directory was moved and not copied.
+    pub async fn accept_place(&self) -> Result<(), IdentityError> {
+        let found = self.inode().await?;
+        self.set_inode(found).await
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.inner.path.parent().expect("the file is in a directory").to_owned()
+    }
+
+    async fn inode(&self) -> Result<u64, IdentityError> {
+        let (env, dir) = (self.env.clone(), self.dir());
+        let looked = self.env.run_blocking({
+            let dir = dir.clone();
+            move || env.fs.metadata(&dir)
+        });
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let found = looked.await.and_then(|found| found.ok_or_else(missing));
+        found.map(|found| found.inode).map_err(|source| IdentityError::Io { path: dir, source })
+    }
+
+    async fn set_inode(&self, found: u64) -> Result<(), IdentityError> {
+        self.update(move |identity| {
+            let changed = identity.inode != Some(found);
+            (changed.then(|| NodeIdentity { inode: Some(found), ..identity.clone() }), ())
+        })
+        .await
+    }
+
+    /// Begins a run of the node's process, durably: no other run of this directory is called the same. What
+    /// [`NodeIdentity::boots`] was before is what the system group may have on record.
+    pub async fn begin_run(&self) -> Result<Boot, IdentityError> {
+        let nonce = self.env.random_u64();
+        self.update(move |identity| {
+            let number = identity.boots.iter().map(|boot| boot.number).max().unwrap_or_default() + 1;
+            let (boot, mut boots) = (Boot { number, nonce }, identity.boots.clone());
+            // The first is the one that was confirmed. Of so many starts in a row that heard nothing from the system group,
+            // any one is as unlikely as the other to have been registered unheard.
+            if boots.len() >= BOOTS_MAX {
+                boots.remove(1);
+            }
+            boots.push(boot);
+            (Some(NodeIdentity { boots, ..identity.clone() }), boot)
+        })
+        .await
+    }
+
+    /// Writes down that the system group has this run on record, and so none before.
+    pub async fn confirm_run(&self, boot: Boot) -> Result<(), IdentityError> {
+        self.update(move |identity| {
+            let changed = identity.boots != [boot];
+            (changed.then(|| NodeIdentity { boots: vec![boot], ..identity.clone() }), ())
+        })
+        .await
+    }
+
     /// To be called once consensus has opened its log and before it takes part in any group.
     pub async fn record_log(&self) -> Result<(), IdentityError> {
         self.update(|identity| {
@@ -155,6 +241,13 @@ impl IdentityFile {
             (changed, ())
         })
         .await
+    }
+}
+
+impl NodeIdentity {
+    /// Of a node that has no cluster yet.
+    pub fn new(node: NodeId) -> Self {
+        Self { node, membership: None, founding: None, founders: Vec::new(), log_made: false, inode: None, boots: Vec::new() }
     }
 }
 
@@ -178,7 +271,7 @@ impl Inner {
             }
             None => {
                 let node = NodeId::random(env);
-                let identity = NodeIdentity { node, membership: None, founding: None, founders: Vec::new(), log_made: false };
+                let identity = NodeIdentity::new(node);
                 env.fs.replace_durably(&path, &encode(&identity)).map_err(at(&path))?;
                 // The directory itself may be new: its own name must survive, too.
                 if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -227,8 +320,18 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<NodeIdentity, DecodeError> {
     if input.raw(MAGIC.len())? != MAGIC {
         return Err(DecodeError::Invalid { what: "identity file" });
     }
-    input.version("an identity file", VERSION)?;
-    let identity = NodeIdentity::decode(&mut input)?;
+    let identity = match input.version("an identity file", VERSION)? {
+        1 => NodeIdentity {
+            node: Decode::decode(&mut input)?,
+            membership: Decode::decode(&mut input)?,
+            founding: Decode::decode(&mut input)?,
+            founders: Decode::decode(&mut input)?,
+            log_made: Decode::decode(&mut input)?,
+            inode: None,
+            boots: Vec::new(),
+        },
+        _ => NodeIdentity::decode(&mut input)?,
+    };
     input.finish()?;
     Ok(identity)
 }
@@ -271,6 +374,52 @@ mod tests {
         assert!(matches!(IdentityFile::load_or_create(env.clone(), "/data").await, Err(IdentityError::Locked { .. })));
         drop(first);
         assert!(IdentityFile::load_or_create(env, "/data").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_copied_directory_is_not_the_node_unless_an_operator_says_that_it_was_moved() {
+        let (env, controls) = sim::env(1);
+        let start = async || IdentityFile::load_or_create(env.clone(), "/data").await.unwrap();
+        start().await.guard_place().await.unwrap();
+        start().await.guard_place().await.unwrap();
+        controls.fs.set_inode("/data", 77);
+        assert!(matches!(start().await.guard_place().await, Err(IdentityError::Copied { .. })));
+        assert!(matches!(start().await.guard_place().await, Err(IdentityError::Copied { .. })), "asking twice does not help");
+        start().await.accept_place().await.unwrap();
+        start().await.guard_place().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_run_has_a_number_of_its_own_and_the_runs_since_the_last_confirmed_one_are_known() {
+        let (env, controls) = sim::env(1);
+        let mut runs = Vec::new();
+        for _ in 0..3 {
+            let identity = IdentityFile::load_or_create(env.clone(), "/data").await.unwrap();
+            runs.push(identity.begin_run().await.unwrap());
+            assert_eq!(identity.current().boots, runs);
+        }
+        assert!(runs.is_sorted_by(|one, next| one.number < next.number));
+        controls.fs.crash_losing_unsynced();
+        let (env, _) = sim::env_on(&controls.fs, 2);
+        let identity = IdentityFile::load_or_create(env.clone(), "/data").await.unwrap();
+        identity.confirm_run(runs[2]).await.unwrap();
+        assert_eq!(identity.current().boots, [runs[2]]);
+        for _ in 0..BOOTS_MAX + 9 {
+            identity.begin_run().await.unwrap();
+        }
+        let known = identity.current().boots;
+        assert_eq!((known.len(), known[0]), (BOOTS_MAX, runs[2]), "the confirmed one is never dropped");
+    }
+
+    #[test]
+    fn the_first_releases_file_is_read() {
+        let identity = NodeIdentity { log_made: true, ..NodeIdentity::new(NodeId::from_u128(7)) };
+        let newest = encode(&identity);
+        // Without the option and the list, both empty, and with its own checksum.
+        let mut first = newest[..newest.len() - 4 - 5].to_vec();
+        first[9] = 1;
+        first.extend_from_slice(&crc_fast::crc32_iscsi(&first).to_be_bytes());
+        assert_eq!(decode(&first), Ok(identity));
     }
 
     #[tokio::test]

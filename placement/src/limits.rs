@@ -8,11 +8,35 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(700);
 /// A heartbeat that takes longer is given up; the next one follows at once.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Silence after which a node counts as down. Five heartbeats: one lost election (1 to 3 s) must not take nodes down.
+/// Silence after which a node counts as down that was heard regularly. Five heartbeats: one lost election (1 to 3 s) must not
+/// take nodes down.
 pub const DOWN_AFTER: Duration = Duration::from_secs(4);
+
+/// The same for a node that is heard at long intervals, as on a starved machine: whoever needs longer is of no use to anybody.
+pub const DOWN_AFTER_MAX: Duration = Duration::from_secs(20);
+
+/// A node counts as down after this many times the longest gap in its heartbeats lately.
+pub const GAPS_TO_DOWN: u32 = 2;
+
+/// Each heartbeat makes what is remembered of the longest gap shorter by this part: half of it after 44 of them, half a minute.
+pub const GAP_FADES: u32 = 64;
+
+/// How long a starting node looks for somebody who takes its claim, before it takes part without one: an election. Only when
+/// a cluster starts as a whole is there nobody.
+pub const CLAIM_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The same once somebody has answered, that the process before may be alive: then there is a quorum that elects another
+/// leader, or it needs this process, and waiting for it would be in vain.
+pub const CLAIM_PATIENCE_ONCE_ANSWERED: Duration = Duration::from_secs(15);
+
+/// How often a claim is made again while the process before may be alive.
+pub const CLAIM_RETRY: Duration = Duration::from_millis(300);
 
 /// How often the leader looks who is silent.
 pub const DETECT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// By how much a look may be late. What it is later, this process did not run, and that is nobody's silence.
+pub const LOOK_TOLERANCE: Duration = Duration::from_millis(500);
 
 /// When the leader's own look comes later than this, it was paused and could not hear anybody: everybody gets a new grace.
 pub const PAUSE_SUSPECTED: Duration = Duration::from_secs(2);

@@ -1,10 +1,12 @@
-//! A node's heartbeat: says every [`HEARTBEAT_INTERVAL`] that it is alive and how its disks are.
+//! A node's heartbeat: says every [`HEARTBEAT_INTERVAL`] that it is alive and how its disks are, and learns from the answer
+//! whether this process still is the node.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use placement_proto::api::{Heartbeat, PlacementApi};
-use placement_types::{DiskId, Env, NodeId, TaskHandle};
+use placement_proto::api::{Heartbeat, PlacementApi, PlacementError};
+use placement_proto::tenure::Tenure;
+use placement_types::{DiskId, Env, TaskHandle};
 
 use crate::limits::{HEARTBEAT_DEADLINE, HEARTBEAT_INTERVAL};
 
@@ -19,7 +21,7 @@ pub struct DiskReport {
 /// Dropping the handle stops them, and the node is soon taken for down.
 pub fn start(
     env: Env,
-    node: NodeId,
+    tenure: Tenure,
     placement: Arc<dyn PlacementApi>,
     disks: impl Fn() -> DiskReport + Send + 'static,
 ) -> TaskHandle {
@@ -27,7 +29,16 @@ pub fn start(
         let mut heard = true;
         loop {
             let DiskReport { full, dead } = disks();
-            let sent = env.timeout(HEARTBEAT_DEADLINE, placement.heartbeat(Heartbeat { node, full, dead })).await;
+            let beat = Heartbeat { node: tenure.node(), boot: tenure.boot(), full, dead };
+            let sent_at = env.monotonic();
+            tenure.runs(sent_at);
+            let sent = env.timeout(HEARTBEAT_DEADLINE, placement.heartbeat(beat)).await;
+            match &sent {
+                Ok(Ok(())) => tenure.confirmed(sent_at),
+                Ok(Err(PlacementError::Superseded { .. })) => tenure.superseded(),
+                Ok(Err(_)) | Err(_) => {}
+            }
+            tenure.runs(env.monotonic());
             let failure = match sent {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),

@@ -2,23 +2,26 @@
 //!
 //! Changes and linearizable reads are served by the group's leader, each read after a barrier; map polls by any replica, from
 //! what it has applied. Heartbeats are kept in the leader's memory only: a new leader starts by granting everybody a grace.
+//!
+//! The leader answers for which process is a node: it takes no claim of one ([`SystemChange::Claim`]) while the process that
+//! claimed it last is heard, and no heartbeat of one that was superseded.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use placement_map::ClusterMap;
 use placement_map::bucket::Bucket;
-use placement_map::system::{SystemCommand, SystemOutcome};
+use placement_map::system::{SystemChange, SystemCommand, SystemOutcome};
 use placement_proto::api::{Heartbeat, MapWatch, PlacementApi, PlacementError};
-use placement_proto::limits::MAP_POLL;
+use placement_proto::limits::{CLAIM_SILENCE, MAP_POLL};
 use placement_proto::meeting::Membership;
-use placement_types::{BucketName, DiskId, Env, Epoch, GroupId, NodeId, ReplicaId};
+use placement_proto::tenure::Tenure;
+use placement_types::{Boot, BucketName, Env, Epoch, GroupId, NodeId, ReplicaId, Term};
 use storage_node_consensus::{Consensus, Leadership, ProposeError, ReadError};
 use storage_node_kv::KvRead;
 
-use crate::detector::Beat;
+use crate::detector::Heard;
 use crate::limits::PROPOSE_DEADLINE;
 use crate::machine::SystemMachine;
 use crate::rows::{self, RowError};
@@ -29,13 +32,15 @@ pub struct PlacementService {
     machine: Arc<SystemMachine>,
     /// Who holds which replica before there is a map to tell.
     membership: Membership,
-    beats: Mutex<BTreeMap<NodeId, Beat>>,
+    tenure: Tenure,
+    /// Of the last leadership, once it heard something.
+    heard: Mutex<Option<Heard>>,
 }
 
 impl PlacementService {
     /// The group must have been created or recovered on `consensus`, with `machine` as its machine.
-    pub fn new(env: Env, consensus: Consensus, machine: Arc<SystemMachine>, membership: Membership) -> Arc<Self> {
-        Arc::new(Self { env, consensus, machine, membership, beats: Mutex::default() })
+    pub fn new(env: Env, consensus: Consensus, machine: Arc<SystemMachine>, membership: Membership, tenure: Tenure) -> Arc<Self> {
+        Arc::new(Self { env, consensus, machine, membership, tenure, heard: Mutex::default() })
     }
 
     /// The newest map that this replica has applied.
@@ -50,8 +55,26 @@ impl PlacementService {
         (leadership.leader == Some(self.consensus.replica())).then_some(leadership)
     }
 
-    pub(crate) fn beats(&self) -> BTreeMap<NodeId, Beat> {
-        self.beats.lock().clone()
+    /// Shows what this leadership has heard; nothing, if it is a new one.
+    pub(crate) fn with_heard<T>(&self, term: Term, work: impl FnOnce(&mut Heard) -> T) -> T {
+        let mut heard = self.heard.lock();
+        let known = heard.take().filter(|heard| heard.term == term);
+        work(heard.insert(known.unwrap_or_else(|| Heard::new(term, self.env.monotonic()))))
+    }
+
+    /// The process that has claimed a node, if it may be alive and is not the one that asks. Only the leader knows.
+    fn claimed_by_other(&self, node: NodeId, boot: Boot) -> Result<Option<Boot>, PlacementError> {
+        let Some(leadership) = self.leading() else {
+            return Err(self.not_leader(self.consensus.leader(GroupId::SYSTEM)));
+        };
+        let claimed = self.maps().borrow().as_ref().and_then(|map| map.boots.get(&node).copied());
+        let Some(claimed) = claimed.filter(|claimed| *claimed != boot) else { return Ok(None) };
+        if node == self.tenure.node() {
+            // Of this node a quorum has elected this process.
+            return Ok((boot != self.tenure.boot()).then_some(claimed));
+        }
+        let silence = self.with_heard(leadership.term, |heard| heard.silence(node, claimed, self.env.monotonic()));
+        Ok((silence < CLAIM_SILENCE).then_some(claimed))
     }
 
     fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
@@ -97,6 +120,12 @@ impl PlacementService {
 #[async_trait]
 impl PlacementApi for PlacementService {
     async fn propose(&self, command: SystemCommand) -> Result<SystemOutcome, PlacementError> {
+        if let SystemChange::Claim { node, boot, known } = &command.change
+            && let Some(claimed) = self.claimed_by_other(*node, *boot)?
+            && known.contains(&claimed)
+        {
+            return Ok(SystemOutcome::InUse { claimed });
+        }
         let proposed = self.consensus.propose(GroupId::SYSTEM, command.to_versioned());
         let reply = match self.env.timeout(PROPOSE_DEADLINE, proposed).await {
             Ok(Ok(reply)) => reply,
@@ -138,22 +167,17 @@ impl PlacementApi for PlacementService {
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<(), PlacementError> {
-        if self.leading().is_none() {
+        let Some(leadership) = self.leading() else {
             return Err(self.not_leader(self.consensus.leader(GroupId::SYSTEM)));
+        };
+        let map = self.maps().borrow().clone().ok_or(PlacementError::NotFormed)?;
+        if map.is_superseded(beat.node, beat.boot) {
+            return Err(PlacementError::Superseded { node: beat.node });
         }
-        let known = self.maps().borrow().as_ref().map(|map| map.nodes.contains_key(&beat.node));
-        match known {
-            None => return Err(PlacementError::NotFormed),
-            Some(false) => return Err(PlacementError::BadMessage { why: format!("node {} is not in the map", beat.node) }),
-            Some(true) => {}
+        if !map.nodes.contains_key(&beat.node) {
+            return Err(PlacementError::BadMessage { why: format!("node {} is not in the map", beat.node) });
         }
-        let at = self.env.monotonic();
-        let mut beats = self.beats.lock();
-        let before = beats.get(&beat.node);
-        let since = |disk: &DiskId| before.and_then(|before| before.dead.get(disk)).copied().unwrap_or(at);
-        let dead = beat.dead.iter().map(|disk| (*disk, since(disk))).collect();
-        let heard = Beat { at, full: beat.full, dead };
-        beats.insert(beat.node, heard);
+        self.with_heard(leadership.term, |heard| heard.hear(beat, self.env.monotonic()));
         Ok(())
     }
 }

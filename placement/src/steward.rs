@@ -14,8 +14,7 @@ use placement_map::{ClusterMap, NodeState};
 use placement_proto::api::PlacementApi;
 use placement_types::{Env, Epoch, TaskHandle, Term, TxnId};
 
-use crate::detector;
-use crate::limits::{CHANGES_PER_LOOK, DETECT_INTERVAL, PAUSE_SUSPECTED, REBALANCE_INTERVAL, VOTERS_INTERVAL};
+use crate::limits::{CHANGES_PER_LOOK, DETECT_INTERVAL, REBALANCE_INTERVAL, VOTERS_INTERVAL};
 use crate::service::PlacementService;
 
 /// Starts the loop. Dropping the handle stops it.
@@ -32,12 +31,10 @@ struct Steward {
     settled: Option<Epoch>,
 }
 
-/// A stretch of time in which this node led and listened without interruption.
+/// A stretch of time in which this node led without interruption.
 #[derive(Clone, Copy)]
 struct Watch {
     term: Term,
-    listening_since: Duration,
-    looked_at: Duration,
     next_rebalance: Duration,
     next_voters: Duration,
 }
@@ -58,20 +55,16 @@ impl Steward {
         let Some(map) = self.service.maps().borrow().clone() else { return };
         let now = self.env.monotonic();
         let mut watch = match self.watch {
-            Some(watch) if watch.term == leadership.term && now.saturating_sub(watch.looked_at) < PAUSE_SUSPECTED => watch,
-            Some(watch) if watch.term == leadership.term => {
-                tracing::warn!("this node was paused: every node gets a new grace before it counts as down");
-                Watch { listening_since: now, ..watch }
-            }
-            _ => Watch {
-                term: leadership.term,
-                listening_since: now,
-                looked_at: now,
-                next_rebalance: now + REBALANCE_INTERVAL,
-                next_voters: now + VOTERS_INTERVAL,
-            },
+            Some(watch) if watch.term == leadership.term => watch,
+            _ => Watch { term: leadership.term, next_rebalance: now + REBALANCE_INTERVAL, next_voters: now + VOTERS_INTERVAL },
         };
-        self.mark(&map, watch.listening_since, now).await;
+        let changes = self.service.with_heard(leadership.term, |heard| {
+            if heard.look(now) {
+                tracing::warn!("this node was paused: every node gets a new grace before it counts as down");
+            }
+            heard.decide(&map, now)
+        });
+        self.mark(changes).await;
         if now >= watch.next_rebalance {
             watch.next_rebalance = now + REBALANCE_INTERVAL;
             self.settle_ring(map.clone()).await;
@@ -81,12 +74,11 @@ impl Steward {
             self.place_voters(&map).await;
         }
         // Proposals may have waited for an election; that was no pause.
-        watch.looked_at = self.env.monotonic();
+        self.service.with_heard(leadership.term, |heard| heard.waited(self.env.monotonic()));
         self.watch = Some(watch);
     }
 
-    async fn mark(&self, map: &ClusterMap, listening_since: Duration, now: Duration) {
-        let changes = detector::decide(map, &self.service.beats(), listening_since, now);
+    async fn mark(&self, changes: Vec<SystemChange>) {
         for change in changes.into_iter().take(CHANGES_PER_LOOK) {
             match &change {
                 SystemChange::SetNodeState { node, state: NodeState::Down } => tracing::warn!(%node, "node is silent: down"),

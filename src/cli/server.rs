@@ -68,9 +68,7 @@ pub fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
         match failure {
-            Some(reason) => {
-                Err(anyhow!("metadata can be served no more, check the disk that holds it, then start again: {reason}"))
-            }
+            Some(reason) => Err(anyhow!(reason)),
             None => Ok(()),
         }
     });

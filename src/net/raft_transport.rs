@@ -1,7 +1,8 @@
 //! Raft messages to other replicas.
 //!
 //! Best effort, as the protocol wants it: messages to one peer wait in a bounded queue while a call to it is under way and
-//! then leave together; what does not fit is dropped and repeated by Raft.
+//! then leave together; what does not fit is dropped and repeated by Raft. Each call says which process it is from; one that
+//! hears that another is its node by now, has lost it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use placement_map::ClusterMap;
-use placement_types::{Env, ReplicaId, TaskHandle};
+use placement_proto::tenure::Tenure;
+use placement_types::{Env, NodeId, ReplicaId, TaskHandle};
 use storage_node_consensus::Transport;
-use storage_node_proto::api::RaftApi;
+use storage_node_proto::api::{RaftApi, RaftSender, SUPERSEDED};
 use tokio::sync::mpsc;
 
 use super::peers::Peers;
@@ -25,30 +27,31 @@ const CALL_BYTES_MAX: usize = 4 << 20;
 pub struct RaftTransport {
     env: Env,
     peers: Option<Arc<Peers>>,
+    tenure: Tenure,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    addresses: BTreeMap<ReplicaId, String>,
+    addresses: BTreeMap<ReplicaId, (NodeId, String)>,
     senders: BTreeMap<ReplicaId, (String, mpsc::Sender<Bytes>, TaskHandle)>,
 }
 
 impl RaftTransport {
-    pub fn new(env: Env, peers: Option<Arc<Peers>>) -> Self {
-        Self { env, peers, state: Mutex::default() }
+    pub fn new(env: Env, peers: Option<Arc<Peers>>, tenure: Tenure) -> Self {
+        Self { env, peers, tenure, state: Mutex::default() }
     }
 
     /// Learns where a replica is, before there is a map to tell.
-    pub fn learn(&self, replica: ReplicaId, address: &str) {
-        self.state.lock().addresses.insert(replica, address.to_owned());
+    pub fn learn(&self, replica: ReplicaId, node: NodeId, address: &str) {
+        self.state.lock().addresses.insert(replica, (node, address.to_owned()));
     }
 
     /// Learns every replica's address.
     pub fn learn_map(&self, map: &ClusterMap) {
         let mut state = self.state.lock();
         for node in map.nodes.values() {
-            state.addresses.insert(node.replica, node.address.clone());
+            state.addresses.insert(node.replica, (node.id, node.address.clone()));
         }
     }
 }
@@ -57,12 +60,12 @@ impl Transport for RaftTransport {
     fn send(&self, to: ReplicaId, messages: Vec<Bytes>) {
         let Some(peers) = &self.peers else { return };
         let mut state = self.state.lock();
-        let Some(address) = state.addresses.get(&to).cloned() else { return };
+        let Some((node, address)) = state.addresses.get(&to).cloned() else { return };
         let stale = state.senders.get(&to).is_none_or(|(known, sender, _)| *known != address || sender.is_closed());
         if stale {
-            let Some(clients) = peers.at(&address) else { return };
+            let Some(clients) = peers.of(node, &address) else { return };
             let (sender, queue) = mpsc::channel(QUEUE_MAX);
-            let task = self.env.spawn("raft-sender", send_loop(clients.node.clone(), queue));
+            let task = self.env.spawn("raft-sender", send_loop(clients.node.clone(), self.tenure.clone(), queue));
             state.senders.insert(to, (address, sender, task));
         }
         let (_, sender, _) = &state.senders[&to];
@@ -74,7 +77,8 @@ impl Transport for RaftTransport {
     }
 }
 
-async fn send_loop(peer: Arc<dyn RaftApi>, mut queue: mpsc::Receiver<Bytes>) {
+async fn send_loop(peer: Arc<dyn RaftApi>, tenure: Tenure, mut queue: mpsc::Receiver<Bytes>) {
+    let sender = RaftSender { node: tenure.node(), boot: tenure.boot() };
     while let Some(first) = queue.recv().await {
         let mut bytes = first.len();
         let mut messages = vec![first];
@@ -83,7 +87,10 @@ async fn send_loop(peer: Arc<dyn RaftApi>, mut queue: mpsc::Receiver<Bytes>) {
             bytes += next.len();
             messages.push(next);
         }
-        if let Err(status) = peer.raft(messages).await {
+        if let Err(status) = peer.raft(sender, messages).await {
+            if status.code() == SUPERSEDED {
+                tenure.superseded();
+            }
             tracing::debug!(code = ?status.code(), "raft messages were not delivered");
         }
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use gateway::admin::AdminServer;
-use placement_rpc::{Channels, ClusterSecret, Identity, Security, Subject, serve};
-use placement_types::{Env, TaskHandle};
+use placement_proto::tenure::Loss;
+use placement_rpc::{Admission, Channels, ClusterSecret, Identity, Security, Subject, serve};
+use placement_types::{Env, NodeId, TaskHandle};
 use tokio::sync::oneshot;
 use tonic::service::Routes;
 
@@ -22,6 +23,7 @@ pub struct NodeRole {
     admin: AdminServer,
     storage: Storage,
     internal: InternalPort,
+    admission: Admission,
     address: String,
 }
 
@@ -63,11 +65,14 @@ impl NodeRole {
             profile: parse_profile(settings)?,
             expect,
             peer_addresses: settings.peers.clone(),
+            moved: settings.moved.unwrap_or(false),
             kv: rocks(),
         };
         let candidate = Candidate::open(parts).await?;
         // Channels need the node's certificate, the certificate its id, the id its directory: so the peers come last.
-        let identity = Identity::derive(&secret, Subject::Node(candidate.node()))?;
+        let node = candidate.node();
+        let identity = Identity::derive(&secret, Subject::Node(node))?;
+        let admission = identity.admission().clone();
         let security = Security::Mutual(identity);
         let peers = Arc::new(Peers::new(env.clone(), Channels::new(env.clone(), security.clone())));
         let seeker = candidate.with_peers(Some(peers))?;
@@ -88,7 +93,11 @@ impl NodeRole {
         });
         let internal = InternalPort { stop, task };
 
-        let storage = seeker.start().await?;
+        // A removed node is refused at every door, so that nothing else would ever come of waiting at them.
+        let storage = tokio::select! {
+            started = seeker.start() => started?,
+            reason = expelled(&admission, node) => bail!(reason),
+        };
         let backend = Backend {
             placement: storage.client.clone(),
             maps: storage.maps.clone(),
@@ -97,7 +106,7 @@ impl NodeRole {
         };
         let front = Front::new(env, settings, root, backend)?;
         let admin = front.open_admin(settings).await?;
-        Ok(Self { admin, storage, internal, address })
+        Ok(Self { admin, storage, internal, admission, address })
     }
 
     /// `internal=... admin=...` for the ready line.
@@ -107,7 +116,10 @@ impl NodeRole {
 
     /// Resolves when the process can do nothing better than end; see [`Storage::failed`].
     pub async fn failed(&self) -> String {
-        self.storage.failed().await
+        tokio::select! {
+            reason = self.storage.failed() => reason,
+            reason = expelled(&self.admission, self.storage.id) => reason,
+        }
     }
 
     /// Hands leaderships over and closes the storage side, then the port.
@@ -117,6 +129,12 @@ impl NodeRole {
         let _ = self.internal.stop.send(());
         self.internal.task.stop().await;
     }
+}
+
+/// Resolves when a member says that this node was removed.
+async fn expelled(admission: &Admission, node: NodeId) -> String {
+    admission.expelled().await;
+    Loss::Removed { node }.to_string()
 }
 
 pub(super) fn read_secret(env: &Env, settings: &Settings) -> anyhow::Result<ClusterSecret> {

@@ -32,6 +32,7 @@ impl ServerRole {
             profile: parse_profile(settings)?,
             expect: Some(1),
             peer_addresses: Vec::new(),
+            moved: settings.moved.unwrap_or(false),
             kv: rocks(),
         })
         .await?;

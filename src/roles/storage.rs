@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
-use placement::bootstrap::{Shape, form, join, register};
+use placement::bootstrap::{Asked, Claim, Shape, ask_for_claim, form, join, make_claim, register};
 use placement::reporter::{self, DiskReport};
 use placement::{IdentityFile, Meeting, PlacementClient, PlacementService, SystemMachine, steward};
 use placement_map::ClusterMap;
 use placement_map::system::{NewDisk, NewNode};
 use placement_proto::api::{MapWatch, PlacementApi};
 use placement_proto::meeting::Membership;
+use placement_proto::tenure::Tenure;
 use placement_types::{Env, GroupId, NodeId, Profile, ReplicaId, TaskHandle, ZoneName};
 use storage_node::{KvOpeners, Limits, NodeParts, StorageNode};
 use storage_node_consensus::{Health, state_prefix};
@@ -34,6 +35,8 @@ pub struct StorageParts {
     pub expect: Option<u32>,
     /// Addresses of nodes to found with, or of members of the cluster to join.
     pub peer_addresses: Vec<String>,
+    /// The first data directory is elsewhere than at the start before, and is no copy: an operator says so.
+    pub moved: bool,
     pub kv: KvOpeners,
 }
 
@@ -42,6 +45,7 @@ pub struct Candidate {
     parts: StorageParts,
     dirs: DataDirs,
     identity: IdentityFile,
+    tenure: Tenure,
     me: NewNode,
 }
 
@@ -61,6 +65,7 @@ pub struct Storage {
     pub maps: MapWatch,
     pub client: Arc<dyn PlacementApi>,
     pub nodes: Arc<Directory>,
+    tenure: Tenure,
     node: StorageNode,
     tasks: Vec<TaskHandle>,
 }
@@ -81,13 +86,15 @@ impl Candidate {
         let identity = IdentityFile::load_or_create(parts.env.clone(), dirs.node_dir())
             .await
             .with_context(|| format!("{} cannot be used", dirs.node_dir().display()))?;
+        if parts.moved { identity.accept_place().await } else { identity.guard_place().await }?;
+        let tenure = Tenure::new(identity.node(), identity.begin_run().await?);
         let me = NewNode {
             node: identity.node(),
             address: parts.address.clone(),
             zone: parts.zone.clone(),
             disks: capacities.into_iter().map(|(disk, capacity_bytes)| NewDisk { disk, capacity_bytes }).collect(),
         };
-        Ok(Self { parts, dirs, identity, me })
+        Ok(Self { parts, dirs, identity, tenure, me })
     }
 
     pub fn node(&self) -> NodeId {
@@ -113,7 +120,7 @@ impl Seeker {
     /// What needs an operator: a peer of another cluster, a disk or log that cannot be used.
     pub async fn start(self) -> anyhow::Result<Storage> {
         let Self { candidate, peers, meeting, served, placement } = self;
-        let Candidate { parts, mut dirs, identity, me } = candidate;
+        let Candidate { parts, mut dirs, identity, tenure, me } = candidate;
         let env = parts.env.clone();
         let local = LatePlacement::new(placement.clone());
         let connect = placement_connect(parts.address.clone(), local, peers.clone());
@@ -131,13 +138,21 @@ impl Seeker {
         let met = meeting.run().await.context("cannot find a cluster")?;
         let Membership { cluster, replica, system_group } = met.membership.clone();
 
+        let alone = seeds == [me.address.clone()];
         let client = PlacementClient::new(env.clone(), connect, seeds, Some(cluster));
+        let claim = Claim { node: me.node, boot: tenure.boot(), known: identity.current().boots };
+        if identity.current().log_made && !alone {
+            match ask_for_claim(&env, &client, &claim).await.context("this process cannot be the node")? {
+                Asked::Claimed => identity.confirm_run(tenure.boot()).await?,
+                Asked::Unanswered => tracing::info!("nobody says which process is this node: the cluster starts as a whole"),
+            }
+        }
         let maps = client.maps();
         let nodes = Arc::new(Directory::new(maps.clone(), peers.clone()));
-        let transport = Arc::new(RaftTransport::new(env.clone(), peers));
+        let transport = Arc::new(RaftTransport::new(env.clone(), peers.clone(), tenure.clone()));
         // Until there is a map to tell, the founding record tells where the replicas of the system group are.
         for (number, founder) in (1..).zip(&met.founders) {
-            transport.learn(ReplicaId(number), &founder.address);
+            transport.learn(ReplicaId(number), founder.node, &founder.address);
         }
 
         let state_dir = dirs.node_dir().to_owned();
@@ -146,7 +161,7 @@ impl Seeker {
         let (state, system_machine) = open_state(&env, &parts.kv, &state_dir).await?;
         let node = StorageNode::start(NodeParts {
             env: env.clone(),
-            node: me.node,
+            tenure: tenure.clone(),
             replica,
             cluster,
             disks: dirs.disk_dirs(),
@@ -169,7 +184,7 @@ impl Seeker {
         let mut tasks = Vec::new();
         let system = SystemReplica {
             env: env.clone(),
-            me: me.node,
+            tenure: tenure.clone(),
             node: node.clone(),
             machine: system_machine,
             membership: met.membership.clone(),
@@ -186,7 +201,7 @@ impl Seeker {
         }
         assert!(served.set(Served { node: api, raft: Arc::new(node.clone()) }).is_ok(), "a process has one node");
         tasks.push(client.follow());
-        tasks.push(env.spawn("raft-addresses", learn_addresses(maps.clone(), transport)));
+        tasks.push(env.spawn("map-learner", learn_maps(maps.clone(), transport, peers, tenure.clone())));
         tasks.push(env.spawn("removed-disks", forget_removed(env.clone(), maps.clone(), dirs)));
         if let Some(founding) = &met.founding
             && maps.borrow().is_none()
@@ -194,17 +209,19 @@ impl Seeker {
             let shape = Shape { profile: parts.profile, groups: groups_of(founding.nodes.len()), ..Shape::default() };
             form(&env, &client, founding, &shape).await?;
         }
+        make_claim(&env, &client, &claim).await.context("this process cannot be the node")?;
+        identity.confirm_run(tenure.boot()).await?;
         register(&env, &client, me.clone()).await?;
         wait_for_node(maps.clone(), me.node).await;
-        tasks.extend(start_heartbeats(&env, &node, &client));
-        Ok(Storage { id: me.node, maps, client: Arc::new(client), nodes, node, tasks })
+        tasks.extend(start_heartbeats(&env, &node, &client, tenure.clone()));
+        Ok(Storage { id: me.node, maps, client: Arc::new(client), nodes, tenure, node, tasks })
     }
 }
 
 /// What a process needs to serve the system group's face once it holds a replica of it.
 struct SystemReplica {
     env: Env,
-    me: NodeId,
+    tenure: Tenure,
     node: StorageNode,
     machine: Arc<SystemMachine>,
     membership: Membership,
@@ -214,7 +231,7 @@ struct SystemReplica {
 impl SystemReplica {
     fn serve(self) -> TaskHandle {
         let consensus = self.node.consensus().clone();
-        let service = PlacementService::new(self.env.clone(), consensus, self.machine, self.membership);
+        let service = PlacementService::new(self.env.clone(), consensus, self.machine, self.membership, self.tenure);
         let steward = steward::start(self.env, service.clone());
         assert!(self.placement.set(service).is_ok(), "a process has one placement service");
         steward
@@ -222,7 +239,7 @@ impl SystemReplica {
 
     /// Waits until the map names this node as a voter of the system group: its leader then sends the state.
     async fn serve_when_called(self, mut maps: MapWatch) {
-        let me = self.me;
+        let me = self.tenure.node();
         let called = |map: &Option<Arc<ClusterMap>>| {
             map.as_ref().is_some_and(|map| map.groups.get(&GroupId::SYSTEM).is_some_and(|voters| voters.contains(&me)))
         };
@@ -234,9 +251,18 @@ impl SystemReplica {
 }
 
 impl Storage {
-    /// Resolves, with the reason, when this node's replicas of metadata cannot go on: their log or state failed. The process
-    /// should end then: only a start anew reads what the disk really holds, and until it the other replicas do the work.
+    /// Resolves, with what to do about it, when the process should end: this node's replicas of metadata cannot go on (only a
+    /// start anew reads what the disk really holds, and until it the other replicas do the work), or it is the node no more.
     pub async fn failed(&self) -> String {
+        tokio::select! {
+            reason = self.metadata_failed() => {
+                format!("metadata can be served no more, check the disk that holds it, then start again: {reason}")
+            }
+            loss = self.tenure.lost() => loss.to_string(),
+        }
+    }
+
+    async fn metadata_failed(&self) -> String {
         let mut health = self.node.consensus().health();
         let ended = health.wait_for(|health| !matches!(health, Health::Running)).await;
         match ended.map(|health| health.clone()) {
@@ -280,11 +306,16 @@ async fn open_state(env: &Env, kv: &KvOpeners, state_dir: &std::path::Path) -> a
     opened.await.with_context(|| format!("the metadata state in {shown} cannot be opened"))
 }
 
-async fn learn_addresses(mut maps: MapWatch, transport: Arc<RaftTransport>) {
+/// What every new map changes at once: where replicas are, who is refused, and whether this process still is the node.
+async fn learn_maps(mut maps: MapWatch, transport: Arc<RaftTransport>, peers: Option<Arc<Peers>>, tenure: Tenure) {
     loop {
         let map = maps.borrow_and_update().clone();
         if let Some(map) = map {
             transport.learn_map(&map);
+            tenure.learn_map(&map);
+            if let Some(peers) = &peers {
+                peers.learn_map(&map);
+            }
         }
         if maps.changed().await.is_err() {
             return;
@@ -319,7 +350,7 @@ async fn wait_for_node(mut maps: MapWatch, node: NodeId) {
 /// How often the disks are looked at for the heartbeat.
 const DISKS_INTERVAL: Duration = Duration::from_millis(500);
 
-fn start_heartbeats(env: &Env, node: &StorageNode, client: &PlacementClient) -> [TaskHandle; 2] {
+fn start_heartbeats(env: &Env, node: &StorageNode, client: &PlacementClient, tenure: Tenure) -> [TaskHandle; 2] {
     let latest = Arc::new(Mutex::new(DiskReport::default()));
     let reported = latest.clone();
     let (look_env, look_node) = (env.clone(), node.clone());
@@ -330,6 +361,6 @@ fn start_heartbeats(env: &Env, node: &StorageNode, client: &PlacementClient) -> 
             look_env.sleep(DISKS_INTERVAL).await;
         }
     });
-    let report = reporter::start(env.clone(), node.id(), Arc::new(client.clone()), move || reported.lock().clone());
+    let report = reporter::start(env.clone(), tenure, Arc::new(client.clone()), move || reported.lock().clone());
     [look, report]
 }

@@ -10,13 +10,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
+use placement_map::ClusterMap;
 use placement_proto::api::{Heartbeat, MapWatch};
+use placement_proto::tenure::Tenure;
 use placement_types::{ByteRange, ClusterId, DiskId, Env, GroupId, NodeId, ReplicaId, ShardId, TaskHandle};
 use storage_node_consensus::{Config, Consensus, Machine, Machines, Transport};
 use storage_node_kv::{Kv, KvError, RocksKv, RocksOptions};
 use storage_node_proto::api::{
-    ByteStream, ChunkApi, ChunkError, DiskHealth, DiskReport, GroupReport, MetaApi, MetaError, Nodes, RaftApi, ShardApi,
-    ShardError, UpkeepApi, WriteChunk, WriteShard,
+    ByteStream, ChunkApi, ChunkError, DiskHealth, DiskReport, GroupReport, MetaApi, MetaError, Nodes, RaftApi, RaftSender,
+    SUPERSEDED, ShardApi, ShardError, UpkeepApi, WriteChunk, WriteShard,
 };
 use storage_node_proto::command::{Command, Outcome};
 use storage_node_proto::object::ChunkEntry;
@@ -67,7 +69,8 @@ impl KvOpeners {
 pub struct NodeParts {
     pub env: Env,
     pub cluster: ClusterId,
-    pub node: NodeId,
+    /// Which node this is, and whether this process still is it.
+    pub tenure: Tenure,
     pub replica: ReplicaId,
     pub disks: Vec<DiskDir>,
     /// Holds `log/` and `state/`; made when missing. Keep it on a disk that is fast to fsync.
@@ -89,7 +92,7 @@ pub struct StorageNode {
 }
 
 struct Inner {
-    node: NodeId,
+    tenure: Tenure,
     maps: MapWatch,
     consensus: Consensus,
     kv: Arc<dyn Kv>,
@@ -105,8 +108,9 @@ impl StorageNode {
     /// Opens disks, state and log, recovers every group, and starts the background duties. Metadata groups are joined as soon
     /// as the map names them.
     pub async fn start(parts: NodeParts) -> Result<Self, StartError> {
-        let NodeParts { env, cluster, node, replica, disks, state_dir, maps, nodes, transport, system_machine, kv, limits } =
+        let NodeParts { env, cluster, tenure, replica, disks, state_dir, maps, nodes, transport, system_machine, kv, limits } =
             parts;
+        let node = tenure.node();
         let limits = Arc::new(limits);
         let disks = Arc::new(Disks::open(&env, cluster, node, &disks, &kv.index).await?);
         let kv = open_state(&env, state_dir.clone(), kv.state).await?;
@@ -118,7 +122,7 @@ impl StorageNode {
         let consensus = Consensus::start(config, env.clone(), kv.clone(), transport, machines).await?;
 
         let meta = MetaService { env: env.clone(), consensus: consensus.clone(), maps: maps.clone(), limits: limits.clone() };
-        let shards = ShardService { disks: disks.clone(), maps: maps.clone() };
+        let shards = ShardService { env: env.clone(), disks: disks.clone(), maps: maps.clone(), tenure: tenure.clone() };
         let suspects = Arc::new(Suspects::new(env.clone(), limits.suspicion));
         let holders = Holders { me: node, local: Arc::new(shards.clone()), nodes: nodes.clone(), maps: maps.clone(), suspects };
         let coordinator = Coordinator { env: env.clone(), holders: holders.clone(), limits: limits.clone() };
@@ -142,12 +146,12 @@ impl StorageNode {
         };
         let surveys = Arc::new(Surveys::default());
         let tasks = start_duties(&duties, &disks, &consensus, &surveys);
-        let inner = Inner { node, maps, consensus, kv, disks, meta, shards, duties, surveys, tasks: Mutex::new(tasks) };
+        let inner = Inner { tenure, maps, consensus, kv, disks, meta, shards, duties, surveys, tasks: Mutex::new(tasks) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     pub fn id(&self) -> NodeId {
-        self.inner.node
+        self.inner.tenure.node()
     }
 
     /// The driver of every group, for the placement service's own group.
@@ -162,7 +166,8 @@ impl StorageNode {
 
     /// What to tell the failure detector. A disk that the map gives to this node and that is not open here is dead.
     pub async fn heartbeat(&self) -> Heartbeat {
-        let mut beat = Heartbeat { node: self.inner.node, full: Vec::new(), dead: Vec::new() };
+        let boot = self.inner.tenure.boot();
+        let mut beat = Heartbeat { node: self.id(), boot, full: Vec::new(), dead: Vec::new() };
         for report in self.inner.disks.reports().await {
             match report.health {
                 DiskHealth::Good => {}
@@ -171,7 +176,7 @@ impl StorageNode {
             }
         }
         if let Some(map) = self.inner.maps.borrow().as_ref() {
-            let mine = map.disks.values().filter(|disk| disk.node == self.inner.node);
+            let mine = map.disks.values().filter(|disk| disk.node == beat.node);
             beat.dead.extend(mine.map(|disk| disk.id).filter(|disk| self.inner.disks.get(*disk).is_none()));
         }
         beat
@@ -330,7 +335,11 @@ impl UpkeepApi for StorageNode {
 
 #[async_trait]
 impl RaftApi for StorageNode {
-    async fn raft(&self, messages: Vec<Bytes>) -> Result<(), tonic::Status> {
+    async fn raft(&self, sender: RaftSender, messages: Vec<Bytes>) -> Result<(), tonic::Status> {
+        let superseded = |map: &Arc<ClusterMap>| map.is_superseded(sender.node, sender.boot);
+        if self.inner.maps.borrow().as_ref().is_some_and(superseded) {
+            return Err(tonic::Status::new(SUPERSEDED, "another process is this node"));
+        }
         self.inner.consensus.step(messages);
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The shard service: the disks of this node, as peers and the coordinator here see them.
 //!
 //! It adds nothing to what a disk promises: a shard is acknowledged after its fsync, every unit read was verified. It takes new
-//! shards only for disks that are in use: a writer with an older map must not fill what is being drained or was removed.
+//! shards only for disks that are in use: a writer with an older map must not fill what is being drained or was removed. And it
+//! acknowledges none when another process may be this node by now: that one's disk lacks it.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use placement_map::DiskRole;
 use placement_proto::api::MapWatch;
-use placement_types::{DiskId, ShardId};
+use placement_proto::tenure::Tenure;
+use placement_types::{DiskId, Env, ShardId};
 use storage_node_proto::api::{ByteStream, DiskReport, ShardApi, ShardError, WriteShard};
 use storage_node_store::{Owner, ReadError, WriteError};
 
@@ -21,13 +23,23 @@ use crate::local_disk::{Called, LocalDisk};
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct ShardService {
+    pub env: Env,
     pub disks: Arc<Disks>,
     pub maps: MapWatch,
+    pub tenure: Tenure,
 }
 
 impl ShardService {
     fn disk(&self, disk: DiskId) -> Result<&Arc<LocalDisk>, ShardError> {
         self.disks.get(disk).ok_or(ShardError::NoSuchDisk { disk })
+    }
+
+    /// Whether this process may acknowledge for the node.
+    fn check_tenure(&self) -> Result<(), ShardError> {
+        if self.tenure.holds(self.env.monotonic()) {
+            return Ok(());
+        }
+        Err(ShardError::Unreachable { why: "this process did not run for a while and may be replaced".into() })
     }
 
     /// Whether the newest map here wants new shards on the disk. Before there is one, nobody writes but those who have.
@@ -57,7 +69,7 @@ impl ShardApi for ShardService {
         // The store takes a repetition as done whoever wrote first. Under another transaction it is not: a scrub that finds
         // the first one unreferenced would delete the shard under the second one's manifest.
         match disk.stat(request.shard).await {
-            Called::Answered(Ok(summary)) if summary.txn == owner.txn => Ok(()),
+            Called::Answered(Ok(summary)) if summary.txn == owner.txn => self.check_tenure(),
             Called::Answered(Ok(_)) => Err(ShardError::Exists { disk: request.disk, shard: request.shard }),
             Called::Answered(Err(error)) => Err(read_error(request.disk, request.shard, error)),
             Called::Lost => Err(lost()),

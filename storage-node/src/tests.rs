@@ -11,7 +11,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use placement_env::sim;
 use placement_map::{ClusterMap, NodeState};
-use placement_types::{DiskId, Env, Profile, ShardId, TxnId};
+use placement_proto::api::MapWatch;
+use placement_proto::tenure::Tenure;
+use placement_types::{Boot, DiskId, Env, Profile, ShardId, TxnId};
 use storage_node_kv::MemoryKv;
 use storage_node_proto::api::{ChunkApi, MetaApi, Owner, ShardApi, ShardError, WriteShard};
 use storage_node_proto::command::{Change, Outcome, WriteCondition};
@@ -44,6 +46,12 @@ struct Cluster {
     profile: Profile,
 }
 
+/// The shard service of a node whose place nobody disputes.
+fn shards(env: &Env, node: usize, disks: &Arc<Disks>, maps: &MapWatch) -> ShardService {
+    let tenure = Tenure::new(node_id(node), Boot { number: 1, nonce: 1 });
+    ShardService { env: env.clone(), disks: disks.clone(), maps: maps.clone(), tenure }
+}
+
 impl Cluster {
     async fn new(nodes: usize, profile: &str) -> Self {
         let (env, _) = sim::env(1);
@@ -59,7 +67,7 @@ impl Cluster {
             disks.push(Arc::new(Disks::open(&env, cluster, node_id(node), &[dir], &index).await.unwrap()));
         }
         let limits = Arc::new(Limits::default());
-        let local: Arc<dyn ShardApi> = Arc::new(ShardService { disks: disks[0].clone(), maps: watch.clone() });
+        let local: Arc<dyn ShardApi> = Arc::new(shards(&env, 0, &disks[0], &watch));
         let holders = Holders { me: node_id(0), local, nodes: peers.clone(), maps: watch.clone(), suspects: suspects(&env) };
         let coordinator = Coordinator { env: env.clone(), holders: holders.clone(), limits: limits.clone() };
         let groups = GroupClient {
@@ -79,7 +87,7 @@ impl Cluster {
     }
 
     fn connect(&self, node: usize) {
-        let shards = Arc::new(ShardService { disks: self.disks[node].clone(), maps: self.maps.subscribe() });
+        let shards = Arc::new(shards(&self.env, node, &self.disks[node], &self.maps.subscribe()));
         self.peers.nodes.lock().insert(node_id(node), Arc::new(FakeNode { shards, meta: Some(self.meta.clone()) }));
     }
 
@@ -323,7 +331,7 @@ async fn a_shard_repaired_for_a_deleted_object_is_an_orphan_and_nothing_more() {
     let shard = ShardId { chunk: entry.chunk, index: hole as u8 };
     let owner = Owner { txn: TxnId::random(&cluster.env), slot: SHELF.slot() };
     let request = WriteShard { disk: disk_id(3, 0), shard, owner, profile: entry.profile };
-    let service = ShardService { disks: cluster.disks[3].clone(), maps: cluster.maps.subscribe() };
+    let service = shards(&cluster.env, 3, &cluster.disks[3], &cluster.maps.subscribe());
     let units = || futures::stream::iter([Ok(Bytes::from_static(b"unit"))]).boxed();
     service.write_shard(request, units()).await.unwrap();
     service.write_shard(request, units()).await.unwrap();

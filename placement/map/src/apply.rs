@@ -14,13 +14,13 @@
 
 use std::collections::BTreeSet;
 
-use placement_types::{BucketId, BucketName, DiskId, Epoch, GroupId, NodeId, ReplicaId, Timestamp};
+use placement_types::{Boot, BucketId, BucketName, DiskId, Epoch, GroupId, NodeId, ReplicaId, Timestamp};
 
 use crate::bucket::{Bucket, BucketState};
 use crate::cluster_map::{ClusterMap, ClusterSettings, Disk, DiskRole, DiskState, Node, NodeState};
 use crate::founding::{check_node, found};
 use crate::layout;
-use crate::limits::{BUCKETS_MAX, DELETE_LEASE, DISKS_MAX, INDEX_SHARDS_MAX, NODES_MAX, TEXT_BYTES_MAX, VOTERS_MAX};
+use crate::limits::{BOOTS_MAX, BUCKETS_MAX, DELETE_LEASE, DISKS_MAX, INDEX_SHARDS_MAX, NODES_MAX, TEXT_BYTES_MAX, VOTERS_MAX};
 use crate::system::{BucketRow, LayoutChange, NewNode, SystemChange, SystemCommand, SystemOutcome};
 
 /// What a command needs to see.
@@ -63,7 +63,8 @@ impl SystemChange {
             | SystemChange::Join { .. }
             | SystemChange::SetLayout { .. }
             | SystemChange::SetVoters { .. }
-            | SystemChange::SetSettings { .. } => None,
+            | SystemChange::SetSettings { .. }
+            | SystemChange::Claim { .. } => None,
         }
     }
 }
@@ -84,6 +85,7 @@ pub fn apply(view: SystemView<'_>, command: &SystemCommand) -> (SystemOutcome, C
         SystemChange::SetLayout { planned_on, change } => formed(view).and_then(|map| set_layout(map, *planned_on, change)),
         SystemChange::SetVoters { group, from, to } => formed(view).and_then(|map| set_voters(map, *group, from, to)),
         SystemChange::SetSettings { settings } => formed(view).map(|map| set_settings(map, *settings)),
+        SystemChange::Claim { node, boot, known } => formed(view).and_then(|map| claim(map, *node, *boot, known)),
         SystemChange::CreateBucket { bucket } => formed(view).and_then(|_| create_bucket(view, bucket)),
         SystemChange::SetBucket { bucket } => set_bucket(view, bucket),
         SystemChange::BeginDeleteBucket { id, .. } => begin_delete(view, *id, command.time),
@@ -152,6 +154,28 @@ fn join(before: &ClusterMap, new: &NewNode) -> Applied {
     map.next_replica = ReplicaId(map.next_replica.0 + 1);
     map.nodes.insert(new.node, node);
     present_disks(&mut map, new)?;
+    Ok(next_map(before, map))
+}
+
+fn claim(before: &ClusterMap, node: NodeId, boot: Boot, known: &[Boot]) -> Applied {
+    if before.removed_nodes.contains(&node) {
+        return Err(SystemOutcome::Removed);
+    }
+    if !before.nodes.contains_key(&node) {
+        return Err(SystemOutcome::UnknownNode);
+    }
+    if known.len() > BOOTS_MAX {
+        return Err(malformed(format!("a directory remembers at most {BOOTS_MAX} runs")));
+    }
+    match before.boots.get(&node) {
+        Some(claimed) if *claimed == boot => return Ok(Changes::default()),
+        Some(claimed) if !known.contains(claimed) || claimed.number >= boot.number => {
+            return Err(SystemOutcome::Superseded { claimed: *claimed });
+        }
+        Some(_) | None => {}
+    }
+    let mut map = before.clone();
+    map.boots.insert(node, boot);
     Ok(next_map(before, map))
 }
 

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use placement_types::{ChunkId, ClusterId, DiskId, Epoch, GroupId, NodeId, Profile, ReplicaId, SLOTS, Slot, ZoneName};
+use placement_types::{Boot, ChunkId, ClusterId, DiskId, Epoch, GroupId, NodeId, Profile, ReplicaId, SLOTS, Slot, ZoneName};
 
 /// # Invariants
 /// Every disk's node is in `nodes`; every ring row names disks of the map, none twice; `slots` has [`SLOTS`] entries, each a
-/// key of `groups`; replica ids are unique, below `next_replica` and never reused; nothing that was removed is in the map.
+/// key of `groups`; replica ids are unique, below `next_replica` and never reused; nothing that was removed is in the map;
+/// `boots` names nodes of the map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterMap {
     pub cluster: ClusterId,
@@ -37,6 +38,8 @@ pub struct ClusterMap {
     pub removed_nodes: BTreeSet<NodeId>,
     /// Disks that were removed: their ids are never taken in again.
     pub removed_disks: BTreeSet<DiskId>,
+    /// The run of each node that claimed it last: no other process is that node.
+    pub boots: BTreeMap<NodeId, Boot>,
 }
 
 /// What operators may set for the whole cluster.
@@ -156,6 +159,8 @@ pub enum InvalidMap {
     Slots { slots: usize },
     #[error("node or disk of the map was removed from it before")]
     Removed,
+    #[error("node {node} was claimed but is not in the map")]
+    Claimed { node: NodeId },
 }
 
 impl ClusterMap {
@@ -176,6 +181,7 @@ impl ClusterMap {
             slots: Vec::new(),
             removed_nodes: BTreeSet::new(),
             removed_disks: BTreeSet::new(),
+            boots: BTreeMap::new(),
         }
     }
 
@@ -209,6 +215,9 @@ impl ClusterMap {
         if self.slots.len() != usize::from(SLOTS) || self.slots.iter().any(|group| !self.groups.contains_key(group)) {
             return Err(InvalidMap::Slots { slots: self.slots.len() });
         }
+        if let Some(node) = self.boots.keys().find(|node| !self.nodes.contains_key(node)) {
+            return Err(InvalidMap::Claimed { node: *node });
+        }
         let removed = self.removed_nodes.iter().any(|node| self.nodes.contains_key(node))
             || self.removed_disks.iter().any(|disk| self.disks.contains_key(disk));
         if removed { Err(InvalidMap::Removed) } else { Ok(()) }
@@ -225,6 +234,13 @@ impl ClusterMap {
             && self.disks.len() == other.disks.len()
             && self.disks.keys().all(|disk| standing(self, *disk) == standing(other, *disk))
             && self.ring == other.ring
+    }
+
+    /// Whether a run of a node is over for good: a later one claimed the node, another one of the same number, or the node was
+    /// removed. A run that is later than the last claim may be about to claim it: it is not.
+    pub fn is_superseded(&self, node: NodeId, boot: Boot) -> bool {
+        let later = |claimed: &Boot| claimed.number > boot.number || (claimed.number == boot.number && *claimed != boot);
+        self.boots.get(&node).is_some_and(later) || self.removed_nodes.contains(&node)
     }
 
     /// The metadata group that owns a slot.

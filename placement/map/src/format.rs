@@ -1,7 +1,8 @@
 //! Byte forms of the types of this crate, field by field in the order listed.
 //!
 //! Log entries, rows and files begin with [`VERSION`]; the types inside carry no version of their own. A [`ClusterMap`] that
-//! breaks its invariants does not decode, so that nobody past this point checks them again.
+//! breaks its invariants does not decode, so that nobody past this point checks them again. Version 1 was a map without the
+//! list of claims at its end, and knew fewer commands and outcomes: it is still read.
 //!
 //! A ring names each disk many thousand times, so it is written as a dictionary and indexes into it:
 //!
@@ -14,14 +15,14 @@
 use std::time::Duration;
 
 use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
-use placement_types::{DiskId, Epoch, GroupId, NodeId, codec_enum, codec_struct, codec_versioned};
+use placement_types::{Boot, DiskId, Epoch, GroupId, NodeId, codec_enum, codec_struct, codec_versioned};
 
 use crate::bucket::{Bucket, BucketState, BucketVersioning};
 use crate::cluster_map::{ClusterMap, ClusterSettings, Disk, DiskRole, DiskState, Node, NodeState, Ring};
 use crate::system::{BucketRow, LayoutChange, NewDisk, NewNode, SystemChange, SystemCommand, SystemOutcome};
 
 /// The newest version of the byte forms below; see [`SystemCommand::to_versioned`].
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 
 codec_struct!(Node { id, replica, address, zone, state });
 codec_enum!(NodeState, "node state" { 0 => Up {}, 1 => Down {}, 2 => Lost {} });
@@ -53,6 +54,7 @@ codec_enum!(SystemChange, "system change" {
     13 => SetLayout { planned_on, change },
     14 => SetVoters { group, from, to },
     15 => SetSettings { settings },
+    16 => Claim { node, boot, known },
 });
 codec_enum!(LayoutChange, "layout change" {
     1 => TakeIn { disks },
@@ -77,6 +79,8 @@ codec_enum!(SystemOutcome, "system outcome" {
     11 => Removed {},
     12 => StalePlan { layout },
     13 => Refused { why },
+    14 => Superseded { claimed },
+    15 => InUse { claimed },
 });
 
 impl Encode for Ring {
@@ -157,6 +161,7 @@ impl Encode for ClusterMap {
         self.moved_groups.iter().copied().collect::<Vec<_>>().encode(out);
         self.removed_nodes.iter().copied().collect::<Vec<_>>().encode(out);
         self.removed_disks.iter().copied().collect::<Vec<_>>().encode(out);
+        self.boots.iter().map(|(node, boot)| (*node, *boot)).collect::<Vec<_>>().encode(out);
     }
 }
 
@@ -173,12 +178,15 @@ impl Decode for ClusterMap {
         let moved_groups = Vec::<GroupId>::decode(input)?;
         let removed_nodes = Vec::<NodeId>::decode(input)?;
         let removed_disks = Vec::<DiskId>::decode(input)?;
+        // A map is always the last thing in what holds it.
+        let boots = if input.left() == 0 { Vec::new() } else { Vec::<(NodeId, Boot)>::decode(input)? };
         let ascending = nodes.windows(2).all(|pair| pair[0].id < pair[1].id)
             && disks.windows(2).all(|pair| pair[0].id < pair[1].id)
             && groups.windows(2).all(|pair| pair[0].0 < pair[1].0)
             && moved_groups.is_sorted_by(|one, next| one < next)
             && removed_nodes.is_sorted_by(|one, next| one < next)
-            && removed_disks.is_sorted_by(|one, next| one < next);
+            && removed_disks.is_sorted_by(|one, next| one < next)
+            && boots.is_sorted_by(|one, next| one.0 < next.0);
         if !ascending {
             return Err(invalid);
         }
@@ -197,6 +205,7 @@ impl Decode for ClusterMap {
             moved_groups: moved_groups.into_iter().collect(),
             removed_nodes: removed_nodes.into_iter().collect(),
             removed_disks: removed_disks.into_iter().collect(),
+            boots: boots.into_iter().collect(),
         };
         map.check().map_err(|_| invalid)?;
         Ok(map)
@@ -221,8 +230,19 @@ mod tests {
 
     #[test]
     fn a_map_round_trips() {
-        let map = formed(6, 2, "4+2");
+        let mut map = formed(6, 2, "4+2");
+        assert_eq!(ClusterMap::from_versioned(&map.to_versioned()), Ok(map.clone()));
+        map.boots.insert(*map.nodes.keys().next().unwrap(), Boot { number: 7, nonce: 8 });
         assert_eq!(ClusterMap::from_versioned(&map.to_versioned()), Ok(map));
+    }
+
+    #[test]
+    fn a_map_of_the_first_version_is_one_without_claims() {
+        let map = formed(3, 1, "2+1");
+        let newest = map.to_versioned();
+        // An empty list is its count, four zeros.
+        let first = [&[0, 1], &newest[2..newest.len() - 4]].concat();
+        assert_eq!(ClusterMap::from_versioned(&first), Ok(map));
     }
 
     #[test]
@@ -262,7 +282,28 @@ mod tests {
         assert_eq!(SystemOutcome::from_versioned(&outcome.to_versioned()), Ok(outcome));
     }
 
+    fn any_of<T: Encode + Decode + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Result<(), TestCaseError> {
+        if let Ok(value) = T::from_encoded(bytes) {
+            prop_assert_eq!(T::from_encoded(&value.to_encoded()), Ok(value));
+        }
+        Ok(())
+    }
+
     proptest! {
+        /// Small values are lengths, tags and flags, so that some of it gets far.
+        #[test]
+        fn any_bytes_are_a_command_or_refused(
+            bytes in prop::collection::vec(prop_oneof![3 => 0u8..4, 1 => any::<u8>()], 0..300),
+        ) {
+            any_of::<SystemCommand>(&bytes)?;
+            any_of::<SystemChange>(&bytes)?;
+            any_of::<SystemOutcome>(&bytes)?;
+            any_of::<Bucket>(&bytes)?;
+            any_of::<BucketRow>(&bytes)?;
+            let _ = SystemCommand::from_versioned(&bytes);
+            let _ = ClusterMap::from_versioned(&bytes);
+        }
+
         #[test]
         fn any_damage_to_a_map_is_an_error_or_a_sound_map(at in any::<prop::sample::Index>(), value: u8, cut: bool) {
             let mut bytes = formed(3, 1, "2+1").to_versioned().to_vec();
@@ -273,7 +314,8 @@ mod tests {
             }
             if let Ok(map) = ClusterMap::from_versioned(&bytes) {
                 prop_assert_eq!(map.check(), Ok(()));
-                prop_assert_eq!(map.to_versioned().len() <= bytes.len(), true);
+                // A map of before the claims is written with an empty list of them.
+                prop_assert_eq!(map.to_versioned().len() <= bytes.len() + 4, true);
             }
         }
     }

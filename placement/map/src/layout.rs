@@ -154,6 +154,7 @@ fn remove_node(map: &mut ClusterMap, id: NodeId) -> Result<(), String> {
         return Err(format!("more than {REMOVED_MAX} nodes would have been removed"));
     }
     map.nodes.remove(&id);
+    map.boots.remove(&id);
     map.removed_nodes.insert(id);
     Ok(())
 }

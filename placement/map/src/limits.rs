@@ -32,6 +32,9 @@ pub const PARTITIONS_DEFAULT: u32 = 4096;
 /// Metadata groups: each needs a slot, and a process leads only so many.
 pub const GROUPS_MAX: u32 = placement_types::SLOTS as u32;
 
+/// Runs of its process that a node's directory remembers: the last one that claimed the node, and those since that may have.
+pub const BOOTS_MAX: usize = 64;
+
 /// Voters of a Raft group.
 pub const VOTERS_MAX: usize = 3;
 

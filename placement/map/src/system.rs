@@ -1,6 +1,6 @@
 //! The system group's state machine: what it can be asked to change, and what comes of it.
 
-use placement_types::{BucketId, BucketName, ClusterId, DiskId, GroupId, NodeId, Profile, Timestamp, TxnId, ZoneName};
+use placement_types::{Boot, BucketId, BucketName, ClusterId, DiskId, GroupId, NodeId, Profile, Timestamp, TxnId, ZoneName};
 
 use crate::bucket::Bucket;
 use crate::cluster_map::{ClusterSettings, DiskState, NodeState};
@@ -98,6 +98,14 @@ pub enum SystemChange {
     SetSettings {
         settings: ClusterSettings,
     },
+    /// A run of a node's process says that it is the node from now on. `known` are the runs that its directory has seen: a
+    /// directory that does not know the run that claimed the node last is an old copy, and refused. Whether that run still
+    /// lives is asked before, by the leader.
+    Claim {
+        node: NodeId,
+        boot: Boot,
+        known: Vec<Boot>,
+    },
 }
 
 /// What an operator may change about the layout; see [`crate::layout`].
@@ -161,6 +169,14 @@ pub enum SystemOutcome {
     /// The cluster as it is does not allow the change; the text says why, for a person.
     Refused {
         why: String,
+    },
+    /// Another process is the node, or was, and this one's directory has not seen it.
+    Superseded {
+        claimed: Boot,
+    },
+    /// The process that claimed the node was heard a moment ago: it lives, or died just now. Ask again.
+    InUse {
+        claimed: Boot,
     },
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use placement_map::ClusterMap;
 use placement_map::bucket::Bucket;
 use placement_map::system::{SystemCommand, SystemOutcome};
-use placement_types::{BucketName, DiskId, Epoch, NodeId};
+use placement_types::{Boot, BucketName, DiskId, Epoch, NodeId};
 use tokio::sync::watch;
 
 /// The newest map a process knows. `None` until the cluster is formed and found.
@@ -34,6 +34,8 @@ pub trait PlacementApi: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heartbeat {
     pub node: NodeId,
+    /// Which run of it.
+    pub boot: Boot,
     /// Disks that take no more shards, or are dead; every other disk of the node is good.
     pub full: Vec<DiskId>,
     pub dead: Vec<DiskId>,
@@ -53,4 +55,6 @@ pub enum PlacementError {
     Unknown { why: String },
     #[error("bad message: {why}")]
     BadMessage { why: String },
+    #[error("another process is node {node}, or it was removed")]
+    Superseded { node: NodeId },
 }

@@ -11,13 +11,14 @@ use crate::meeting::{Hello, MeetingError, Membership, Pledge, PledgeReply};
 /// The newest version of the byte forms below.
 pub(crate) const VERSION: u16 = 1;
 
-codec_struct!(Heartbeat { node, full, dead });
+codec_struct!(Heartbeat { node, boot, full, dead });
 codec_enum!(PlacementError, "placement error" {
     1 => NotLeader { leader },
     2 => NotFormed {},
     3 => Unavailable { why },
     4 => Unknown { why },
     5 => BadMessage { why },
+    6 => Superseded { node },
 });
 
 codec_struct!(Hello { node, expect, membership, met });
@@ -36,7 +37,8 @@ codec_versioned!(VERSION { Membership, "a membership"; });
 mod tests {
     use placement_map::system::{NewDisk, NewNode};
     use placement_types::codec::{Decode, Encode};
-    use placement_types::{ClusterId, DiskId, NodeId, ReplicaId, ZoneName};
+    use placement_types::{Boot, ClusterId, DiskId, NodeId, ReplicaId, ZoneName};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -59,7 +61,7 @@ mod tests {
         };
         let membership =
             Membership { cluster: ClusterId::from_u128(4), replica: ReplicaId(1), system_group: vec![(node, ReplicaId(1))] };
-        check(&Heartbeat { node, full: vec![disk], dead: vec![] });
+        check(&Heartbeat { node, boot: Boot { number: 1, nonce: 2 }, full: vec![disk], dead: vec![] });
         check(&Hello { node: new.clone(), expect: 3, membership: Some(membership.clone()), met: vec![new.clone()] });
         check(&Pledge { founder: node, membership: membership.clone(), nodes: vec![new] });
         check(&PledgeReply::Taken { cluster: ClusterId::from_u128(4) });
@@ -68,5 +70,29 @@ mod tests {
         check(&PlacementError::Unknown { why: "an election".into() });
         check(&MeetingError::NotWritten { why: "no space".into() });
         assert_eq!(Membership::from_versioned(&membership.to_versioned()), Ok(membership));
+    }
+
+    fn any<T: Encode + Decode + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Result<(), TestCaseError> {
+        if let Ok(value) = T::from_encoded(bytes) {
+            prop_assert_eq!(T::from_encoded(&value.to_encoded()), Ok(value));
+        }
+        Ok(())
+    }
+
+    proptest! {
+        /// Small values are lengths, tags and flags, so that some of it gets far.
+        #[test]
+        fn any_bytes_are_a_message_or_refused(
+            bytes in prop::collection::vec(prop_oneof![3 => 0u8..4, 1 => proptest::prelude::any::<u8>()], 0..300),
+        ) {
+            any::<Heartbeat>(&bytes)?;
+            any::<Hello>(&bytes)?;
+            any::<Membership>(&bytes)?;
+            any::<Pledge>(&bytes)?;
+            any::<PledgeReply>(&bytes)?;
+            any::<MeetingError>(&bytes)?;
+            any::<PlacementError>(&bytes)?;
+            let _ = Membership::from_versioned(&bytes);
+        }
     }
 }

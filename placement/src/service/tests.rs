@@ -1,5 +1,6 @@
 //! The whole of this crate on real consensus: three nodes that found a cluster, lose members, and come back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use storage_node_kv::MemoryKv;
 use tokio::sync::watch;
 
 use super::*;
-use crate::bootstrap::{Shape, form, register};
+use crate::bootstrap::{Asked, BootstrapError, Claim, Shape, ask_for_claim, form, make_claim, register};
 use crate::client::PlacementClient;
 use crate::identity::Founding;
 use crate::reporter::{self, DiskReport};
@@ -100,6 +101,8 @@ struct Host {
     fs: SimFs,
     kv: MemoryKv,
     dead_disks: Arc<Mutex<Vec<DiskId>>>,
+    /// The run that its directory is at.
+    boot: Boot,
     running: Option<(Consensus, Vec<TaskHandle>, watch::Sender<()>)>,
 }
 
@@ -142,6 +145,7 @@ impl Cluster {
             fs: SimFs::new(number),
             kv: MemoryKv::new(),
             dead_disks: Arc::default(),
+            boot: Boot { number: 0, nonce: 0 },
             running: None,
         });
         let hosts = hosts.collect();
@@ -155,6 +159,9 @@ impl Cluster {
     async fn start_host(&mut self, index: usize) {
         let host = &mut self.hosts[index];
         let node = new_node(host.number);
+        let before = host.boot;
+        host.boot = Boot { number: before.number + 1, nonce: host.number };
+        let tenure = Tenure::new(node.node, host.boot);
         let membership = self.founding.membership_of(node.node).unwrap();
         // Its own dice: transaction ids must differ from those of the test.
         let (env, _) = sim::env_on(&host.fs, 100 + host.number);
@@ -169,7 +176,7 @@ impl Cluster {
         let consensus = Consensus::start(config, env.clone(), Arc::new(host.kv.clone()), transport, machines).await.unwrap();
         let voters = membership.system_group.iter().map(|(_, replica)| *replica).collect();
         consensus.create_group(GroupId::SYSTEM, voters).await.unwrap();
-        let service = PlacementService::new(env.clone(), consensus.clone(), machine, membership.clone());
+        let service = PlacementService::new(env.clone(), consensus.clone(), machine, membership.clone(), tenure.clone());
         let (alive_until, alive) = watch::channel(());
         self.net.services.lock().insert(node.address.clone(), Running { service: service.clone(), alive });
         self.net.replicas.lock().insert(membership.replica, consensus.clone());
@@ -178,7 +185,7 @@ impl Cluster {
         let report = move || DiskReport { full: Vec::new(), dead: dead.lock().clone() };
         let tasks = vec![
             steward::start(env.clone(), service),
-            reporter::start(env.clone(), node.node, Arc::new(own_client.clone()), report),
+            reporter::start(env.clone(), tenure, Arc::new(own_client.clone()), report),
             own_client.follow(),
         ];
         host.running = Some((consensus, tasks, alive_until));
@@ -236,6 +243,72 @@ impl Cluster {
     async fn bucket_names(&self) -> Vec<String> {
         self.client.buckets().await.unwrap().iter().map(|bucket| bucket.name.to_string()).collect()
     }
+}
+
+/// A claim of a run that comes after `known`.
+fn claim(number: u64, nonce: u64, known: &[Boot]) -> Claim {
+    let next = known.iter().map(|boot| boot.number).max().unwrap_or_default() + 1;
+    Claim { node: NodeId::from_u128(number.into()), boot: Boot { number: next, nonce }, known: known.to_vec() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_is_refused_while_the_original_lives_and_the_original_goes_on() {
+    let cluster = Cluster::start(3).await;
+    cluster.found().await;
+    let _following = cluster.client.follow();
+    for host in &cluster.hosts {
+        let first = Claim { node: new_node(host.number).node, boot: host.boot, known: vec![host.boot] };
+        make_claim(&cluster.env, &cluster.client, &first).await.unwrap();
+    }
+    cluster.env.sleep(Duration::from_secs(10)).await;
+    for host in &cluster.hosts {
+        // The leader's own node, too.
+        let clone = claim(host.number, 77, &[host.boot]);
+        let refused = ask_for_claim(&cluster.env, &cluster.client, &clone).await;
+        assert_eq!(refused, Err(BootstrapError::InUse { node: clone.node }));
+    }
+    let map = cluster.wait_for_map(|map| map.boots.len() == 3).await;
+    assert!(cluster.hosts.iter().all(|host| map.boots[&new_node(host.number).node] == host.boot));
+    assert!(map.nodes.values().all(|node| node.state == NodeState::Up));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_takes_the_node_over_within_seconds_and_what_it_replaced_is_told() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.found().await;
+    let _following = cluster.client.follow();
+    let victim = (0..3).find(|index| cluster.leader() != Some(*index)).unwrap();
+    let first = Claim { node: new_node(victim as u64 + 1).node, boot: cluster.hosts[victim].boot, known: vec![] };
+    make_claim(&cluster.env, &cluster.client, &first).await.unwrap();
+    cluster.env.sleep(Duration::from_secs(10)).await;
+    cluster.kill(victim).await;
+    let killed_at = cluster.env.monotonic();
+    let second = claim(victim as u64 + 1, 5, &[first.boot]);
+    assert_eq!(ask_for_claim(&cluster.env, &cluster.client, &second).await, Ok(Asked::Claimed));
+    let took = cluster.env.monotonic() - killed_at;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    // Had it been paused only, this is what it would hear, and what an older copy of its directory hears for ever.
+    let beat = Heartbeat { node: first.node, boot: first.boot, full: vec![], dead: vec![] };
+    assert_eq!(cluster.client.heartbeat(beat).await, Err(PlacementError::Superseded { node: first.node }));
+    cluster.env.sleep(Duration::from_secs(60)).await;
+    let old_copy = claim(victim as u64 + 1, 9, &[first.boot]);
+    let refused = ask_for_claim(&cluster.env, &cluster.client, &old_copy).await;
+    assert_eq!(refused, Err(BootstrapError::Outdated { node: first.node }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_starts_as_a_whole_has_nobody_to_ask() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.found().await;
+    for index in 0..3 {
+        cluster.kill(index).await;
+    }
+    let first = claim(1, 1, &[]);
+    assert_eq!(ask_for_claim(&cluster.env, &cluster.client, &first).await, Ok(Asked::Unanswered));
+    for index in 0..3 {
+        cluster.start_host(index).await;
+    }
+    make_claim(&cluster.env, &cluster.client, &first).await.unwrap();
 }
 
 fn state_of(map: &ClusterMap, number: u64) -> NodeState {

@@ -101,6 +101,8 @@ pub struct FileMetadata {
     pub is_dir: bool,
     /// Identifies the mounted file system, so that a vanished mount is noticed (D23).
     pub device: u64,
+    /// Identifies the file or directory within it, for as long as it exists; a copy has another.
+    pub inode: u64,
 }
 
 /// Room on the file system that holds a path.

@@ -113,6 +113,21 @@ random_id!(
     RequestId
 );
 
+/// One run of a node's process. The node's directory numbers its runs, so that an earlier one is told from a later one; two
+/// runs of one number, of a directory and of its copy, differ in the nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boot {
+    pub number: u64,
+    pub nonce: u64,
+}
+crate::codec_struct!(Boot { number, nonce });
+
+impl fmt::Display for Boot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:016x}", self.number, self.nonce)
+    }
+}
+
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($int:ident)) => {
         $(#[$doc])*

@@ -18,8 +18,8 @@ pub use env::{
     TaskHandle, Tasks,
 };
 pub use ids::{
-    BucketId, ChunkId, ClusterId, DiskId, Epoch, GroupId, InvalidId, NodeId, ReplicaId, RequestId, ShardId, Slot, Term, TxnId,
-    UploadId,
+    Boot, BucketId, ChunkId, ClusterId, DiskId, Epoch, GroupId, InvalidId, NodeId, ReplicaId, RequestId, ShardId, Slot, Term,
+    TxnId, UploadId,
 };
 pub use names::{BucketName, InvalidBucketName, InvalidObjectKey, InvalidZoneName, ObjectKey, ZoneName};
 pub use sizes::{ByteRange, CHUNK_BYTES_MAX, INLINE_BYTES_MAX, InvalidProfile, Profile, SLOTS, STRIPE_BYTES};

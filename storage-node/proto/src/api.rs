@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use placement_types::{ByteRange, ChunkId, DiskId, GroupId, NodeId, Profile, ShardId, Slot, Term, TxnId};
+use placement_types::{Boot, ByteRange, ChunkId, DiskId, GroupId, NodeId, Profile, ShardId, Slot, Term, TxnId};
 
 use crate::command::{Command, Outcome};
 use crate::object::ChunkEntry;
@@ -230,11 +230,22 @@ impl ShardError {
     }
 }
 
+/// Which process sends Raft messages: of two that have one node's directory, only one is the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RaftSender {
+    pub node: NodeId,
+    pub boot: Boot,
+}
+
 /// Takes Raft messages for the consensus driver. Best effort: the protocol repeats what matters.
 #[async_trait]
 pub trait RaftApi: Send + Sync {
-    async fn raft(&self, messages: Vec<Bytes>) -> Result<(), tonic::Status>;
+    /// Answers [`SUPERSEDED`] when the sender is not its node any more, and does not listen then.
+    async fn raft(&self, sender: RaftSender, messages: Vec<Bytes>) -> Result<(), tonic::Status>;
 }
+
+/// Nothing else is answered with this code.
+pub const SUPERSEDED: tonic::Code = tonic::Code::FailedPrecondition;
 
 /// A replica's view of a group, for status pages.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,9 @@
 use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use placement_types::{codec_enum, codec_struct, codec_versioned};
 
-use crate::api::{ChunkError, DiskHealth, DiskReport, GroupReport, MetaError, Owner, ShardError, WriteChunk, WriteShard};
+use crate::api::{
+    ChunkError, DiskHealth, DiskReport, GroupReport, MetaError, Owner, RaftSender, ShardError, WriteChunk, WriteShard,
+};
 use crate::command::{Change, Command, FiledChunk, Garbage, Outcome, Shelf, WriteCondition};
 use crate::object::{
     Checksum, ChecksumAlgorithm, ChecksumKind, ChunkEntry, Data, DataRef, ObjectAttributes, ObjectRecord, Part, PartSummary,
@@ -17,6 +19,7 @@ use crate::upkeep::{GroupSurvey, Tally, UpkeepReport, Work};
 /// The newest version of the byte forms below; see [`Command::to_versioned`].
 pub(crate) const VERSION: u16 = 1;
 
+codec_struct!(RaftSender { node, boot });
 codec_enum!(VersionId, "version id" { 0 => Null {}, 1 => Id { sequence, salt } });
 codec_enum!(VersionSelector, "version selector" { 0 => Current {}, 1 => Exact { 0: id } });
 codec_enum!(Versioning, "versioning" { 0 => Unversioned {}, 1 => Enabled {}, 2 => Suspended {} });
@@ -255,3 +258,6 @@ impl Decode for ChunkError {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,8 +12,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::api::{
-    ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, RaftApi, ShardApi, ShardError, UpkeepApi, WriteChunk,
-    WriteShard,
+    ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, RaftApi, RaftSender, ShardApi, ShardError, UpkeepApi,
+    WriteChunk, WriteShard,
 };
 use crate::command::{Command, Outcome};
 use crate::limits;
@@ -171,9 +171,10 @@ impl UpkeepApi for RemoteNode {
 
 #[async_trait]
 impl RaftApi for RemoteNode {
-    async fn raft(&self, messages: Vec<Bytes>) -> Result<(), Status> {
+    async fn raft(&self, sender: RaftSender, messages: Vec<Bytes>) -> Result<(), Status> {
         let mut client = self.control.clone();
-        match self.env.timeout(limits::RAFT_DEADLINE, client.raft(RaftMessages { messages })).await {
+        let request = RaftMessages { messages, sender: sender.to_encoded() };
+        match self.env.timeout(limits::RAFT_DEADLINE, client.raft(request)).await {
             Ok(received) => received.map(|_| ()),
             Err(_) => Err(Status::new(Code::DeadlineExceeded, "no answer within the deadline")),
         }

@@ -12,7 +12,7 @@ use placement_types::codec::{Decode, Encode};
 use placement_types::{ByteRange, DiskId, Env, GroupId, ShardId};
 use tonic::{Request as Incoming, Response, Status, Streaming};
 
-use crate::api::{ByteStream, ChunkError, MetaError, NodeApi, RaftApi, ShardError, WriteChunk, WriteShard};
+use crate::api::{ByteStream, ChunkError, MetaError, NodeApi, RaftApi, RaftSender, ShardError, WriteChunk, WriteShard};
 use crate::command::Command;
 use crate::limits;
 use crate::object::ChunkEntry;
@@ -143,7 +143,9 @@ impl StorageNode for Service {
     }
 
     async fn raft(&self, request: Incoming<RaftMessages>) -> Result<Response<Received>, Status> {
-        self.served()?.raft.raft(request.into_inner().messages).await?;
+        let RaftMessages { messages, sender } = request.into_inner();
+        let sender = RaftSender::from_encoded(&sender).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.served()?.raft.raft(sender, messages).await?;
         Ok(Response::new(Received {}))
     }
 }

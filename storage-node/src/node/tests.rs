@@ -7,10 +7,9 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use placement_env::sim::{self, SimFs};
-use placement_map::ClusterMap;
-use placement_types::Profile;
+use placement_types::{Boot, ChunkId, Fs, Profile, TxnId};
 use storage_node_kv::{MemoryKv, Overlay};
-use storage_node_proto::api::NodeApi;
+use storage_node_proto::api::{NodeApi, Owner};
 use storage_node_proto::object::VersionSelector;
 use tokio::sync::watch;
 
@@ -76,9 +75,9 @@ impl Computer {
         let (env, _) = sim::env_on(&self.fs, 100 + self.number as u64);
         let map = maps.borrow().clone().unwrap();
         let parts = NodeParts {
+            tenure: Tenure::new(node_id(self.number), Boot { number: 1, nonce: 1 }),
             env,
             cluster: map.cluster,
-            node: node_id(self.number),
             replica: map.nodes[&node_id(self.number)].replica,
             disks: vec![DiskDir { path: "/disk".into(), fresh: Some(disk_id(self.number, 0)) }],
             state_dir: "/meta".into(),
@@ -205,4 +204,54 @@ async fn a_disk_that_does_not_open_is_reported_dead_and_the_node_lives() {
     let beat = node.heartbeat().await;
     assert_eq!((beat.full, beat.dead), (vec![], vec![disk_id(0, 1)]));
     node.shutdown().await;
+}
+
+/// Writes a shard of one unit to this node's first disk.
+async fn write_shard(node: &StorageNode, number: u128) -> Result<(), ShardError> {
+    let shard = ShardId { chunk: ChunkId::from_u128(number), index: 0 };
+    let owner = Owner { txn: TxnId::from_u128(number), slot: SHELF.slot() };
+    let request = WriteShard { disk: disk_id(0, 0), shard, owner, profile: Profile::SINGLE };
+    node.write_shard(request, futures::stream::iter([Ok(Bytes::from_static(b"unit"))]).boxed()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_is_reported_full_while_it_is_and_dead_once_an_fsync_failed() {
+    let (_maps, watch) = watch::channel(Some(Arc::new(map(1, 1, Profile::SINGLE))));
+    let machine = Computer::new(0);
+    machine.fs.set_capacity(1 << 30);
+    let node = machine.start(&Arc::new(Network::default()), &watch).await;
+    let disk = vec![disk_id(0, 0)];
+    // Less than the reserve is left: shards go elsewhere before the file system is full.
+    let space = machine.fs.space(Path::new("/disk")).unwrap();
+    machine.fs.set_capacity(space.total_bytes - space.available_bytes + (20 << 20));
+    assert!(matches!(write_shard(&node, 1).await, Err(ShardError::Full { .. })));
+    assert_eq!(node.heartbeat().await.full, disk);
+    machine.fs.set_capacity(1 << 30);
+    assert_eq!(node.heartbeat().await.full, []);
+    write_shard(&node, 1).await.unwrap();
+
+    machine.fs.fail_nth_sync("/disk/segments", 1);
+    assert!(matches!(write_shard(&node, 2).await, Err(ShardError::Dead { .. })));
+    let beat = node.heartbeat().await;
+    assert_eq!((beat.full, beat.dead), (vec![], disk));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_superseded_process_acknowledges_nothing_and_nobody_listens_to_it() {
+    let (maps, watch) = watch::channel(Some(Arc::new(map(1, 1, Profile::SINGLE))));
+    let node = Computer::new(0).start(&Arc::new(Network::default()), &watch).await;
+    write_shard(&node, 1).await.unwrap();
+
+    let sender = |number, nonce| RaftSender { node: node_id(0), boot: Boot { number, nonce } };
+    let mut next = ClusterMap::clone(maps.borrow().as_ref().unwrap());
+    next.boots.insert(node_id(0), Boot { number: 2, nonce: 7 });
+    maps.send_replace(Some(Arc::new(next)));
+    let answer = async |sender| node.raft(sender, Vec::new()).await.map_err(|status| status.code());
+    assert_eq!(answer(sender(1, 1)).await, Err(SUPERSEDED), "a run of before");
+    assert_eq!(answer(sender(2, 8)).await, Err(SUPERSEDED), "a copy's run of the same number");
+    assert_eq!(answer(sender(2, 7)).await, Ok(()));
+    assert_eq!(answer(sender(3, 9)).await, Ok(()), "it has not claimed the node yet, as when a whole cluster starts");
+
+    node.inner.tenure.learn_map(maps.borrow().as_ref().unwrap());
+    assert!(matches!(write_shard(&node, 2).await, Err(ShardError::Unreachable { .. })));
 }

@@ -66,6 +66,7 @@ async fn start_node(machine: &Arc<Machine>, plan: ClusterPlan) -> anyhow::Result
         profile: Some(plan.profile),
         expect: Some(u32::try_from(plan.addresses.len())?),
         peer_addresses: plan.addresses,
+        moved: false,
         kv: machine.stores(),
     };
     let candidate = Candidate::open(parts).await?;

@@ -52,7 +52,9 @@ impl Fs for SystemFs {
 
     fn metadata(&self, path: &Path) -> io::Result<Option<FileMetadata>> {
         match fs::metadata(path) {
-            Ok(found) => Ok(Some(FileMetadata { bytes: found.len(), is_dir: found.is_dir(), device: found.dev() })),
+            Ok(found) => {
+                Ok(Some(FileMetadata { bytes: found.len(), is_dir: found.is_dir(), device: found.dev(), inode: found.ino() }))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,7 +1,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use placement_types::{BucketId, ClusterId, DiskId, GroupId, NodeId, Timestamp, ZoneName};
+use placement_types::{Boot, BucketId, ClusterId, DiskId, GroupId, NodeId, Timestamp, ZoneName};
 
 use super::*;
 use crate::bucket::{Bucket, BucketState, BucketVersioning};
@@ -128,6 +128,14 @@ impl Script {
                 let state = if *state == "dead" { DiskState::Dead } else { DiskState::ReadOnly };
                 SystemChange::SetDiskState { disk: DiskId::from_u128(number(disk)), state }
             }
+            ["claim", node, run, "after", known] => {
+                let boot = |text: &str| {
+                    let (number, nonce) = text.split_once('-').unwrap();
+                    Boot { number: number.parse().unwrap(), nonce: nonce.parse().unwrap() }
+                };
+                let known = known.split(',').filter(|text| *text != "none").map(boot).collect();
+                SystemChange::Claim { node: NodeId::from_u128(number(node)), boot: boot(run), known }
+            }
             ["rebalance"] => SystemChange::Rebalance {},
             ["nothing"] => SystemChange::Nothing {},
             ["create", text, as_id] => SystemChange::CreateBucket { bucket: bucket(text, number(as_id)) },
@@ -181,6 +189,9 @@ impl Script {
                     for (group, voters) in map.groups.iter().filter(|(group, voters)| before.groups.get(group) != Some(voters)) {
                         let voters: Vec<u128> = voters.iter().map(|node| node.as_u128()).collect();
                         write!(self.out, " group {group} {voters:?}").unwrap();
+                    }
+                    for (node, boot) in map.boots.iter().filter(|(node, boot)| before.boots.get(node) != Some(boot)) {
+                        write!(self.out, " boot {} {boot}", node.as_u128()).unwrap();
                     }
                     if before.settings != map.settings {
                         write!(self.out, " {:?}", map.settings).unwrap();
