@@ -6,7 +6,7 @@
 //! newer release stops the node; it never gets a new id over it.
 //!
 //! A directory that was copied is not the node: its Raft log may lack votes and entries that the original has acknowledged
-//! since (I12). The inode of the directory is written down, and a copy has another one. What copies a whole file system keeps
+//! since (I12). The birthmark of the directory is written down, and a copy has another one. What copies a whole file system keeps
 //! it; of such, the system group refuses the one that has not seen the last run ([`IdentityFile::begin_run`]), and either as
 //! long as the other lives.
 //!
@@ -19,7 +19,7 @@
 //! | option | founding record: cluster, nodes in replica order |
 //! | list | the nodes that founded the cluster, as they presented themselves |
 //! | bool | whether a consensus log was made |
-//! | option | since version 2: the inode of the directory |
+//! | option | since version 2: the birthmark of the directory (u64) |
 //! | list | since version 2: runs of the node's process, the last confirmed first |
 //! | u32 | CRC-32C of all before |
 
@@ -53,8 +53,8 @@ pub struct NodeIdentity {
     pub founders: Vec<NewNode>,
     /// From then on a missing log means lost votes, not a first start (I12).
     pub log_made: bool,
-    /// The inode of the directory; `None` until a release that looks at it has started here.
-    pub inode: Option<u64>,
+    /// Of the directory; `None` until a release that looks at it has started here.
+    pub birthmark: Option<u64>,
     /// Runs of the node's process that may be the one the system group has on record: the last one that is known to have been,
     /// and all since.
     pub boots: Vec<Boot>,
@@ -68,7 +68,7 @@ pub struct Founding {
     pub nodes: Vec<NewNode>,
 }
 
-placement_types::codec_struct!(NodeIdentity { node, membership, founding, founders, log_made, inode, boots });
+placement_types::codec_struct!(NodeIdentity { node, membership, founding, founders, log_made, birthmark, boots });
 placement_types::codec_struct!(Founding { cluster, nodes });
 
 #[derive(Debug, thiserror::Error)]
@@ -170,25 +170,27 @@ impl IdentityFile {
 
     /// Refuses a directory that is a copy of the one that the node was started with before. Before anything is done as the node.
     pub async fn guard_place(&self) -> Result<(), IdentityError> {
-        let (found, current) = (self.inode().await?, self.current());
-        match current.inode {
-            Some(known) if known != found => Err(IdentityError::Copied { dir: self.dir(), node: current.node }),
-            Some(_) => Ok(()),
-            None => self.set_inode(found).await,
+        let (found, current) = (self.birthmark().await?, self.current());
+        match current.birthmark {
+            Some(known) if known == found => Ok(()),
+            // The kernel has learned to tell when files were made, and shows that now and not the number of the file.
+            Some(known) if known >> 63 != found >> 63 => self.set_birthmark(found).await,
+            Some(_) => Err(IdentityError::Copied { dir: self.dir(), node: current.node }),
+            None => self.set_birthmark(found).await,
         }
     }
 
     /// What an operator may ask for instead, who knows that the directory was moved and not copied.
     pub async fn accept_place(&self) -> Result<(), IdentityError> {
-        let found = self.inode().await?;
-        self.set_inode(found).await
+        let found = self.birthmark().await?;
+        self.set_birthmark(found).await
     }
 
     fn dir(&self) -> PathBuf {
         self.inner.path.parent().expect("the file is in a directory").to_owned()
     }
 
-    async fn inode(&self) -> Result<u64, IdentityError> {
+    async fn birthmark(&self) -> Result<u64, IdentityError> {
         let (env, dir) = (self.env.clone(), self.dir());
         let looked = self.env.run_blocking({
             let dir = dir.clone();
@@ -196,13 +198,13 @@ impl IdentityFile {
         });
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let found = looked.await.and_then(|found| found.ok_or_else(missing));
-        found.map(|found| found.inode).map_err(|source| IdentityError::Io { path: dir, source })
+        found.map(|found| found.birthmark).map_err(|source| IdentityError::Io { path: dir, source })
     }
 
-    async fn set_inode(&self, found: u64) -> Result<(), IdentityError> {
+    async fn set_birthmark(&self, found: u64) -> Result<(), IdentityError> {
         self.update(move |identity| {
-            let changed = identity.inode != Some(found);
-            (changed.then(|| NodeIdentity { inode: Some(found), ..identity.clone() }), ())
+            let changed = identity.birthmark != Some(found);
+            (changed.then(|| NodeIdentity { birthmark: Some(found), ..identity.clone() }), ())
         })
         .await
     }
@@ -247,7 +249,7 @@ impl IdentityFile {
 impl NodeIdentity {
     /// Of a node that has no cluster yet.
     pub fn new(node: NodeId) -> Self {
-        Self { node, membership: None, founding: None, founders: Vec::new(), log_made: false, inode: None, boots: Vec::new() }
+        Self { node, membership: None, founding: None, founders: Vec::new(), log_made: false, birthmark: None, boots: Vec::new() }
     }
 }
 
@@ -327,7 +329,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<NodeIdentity, DecodeError> {
             founding: Decode::decode(&mut input)?,
             founders: Decode::decode(&mut input)?,
             log_made: Decode::decode(&mut input)?,
-            inode: None,
+            birthmark: None,
             boots: Vec::new(),
         },
         _ => NodeIdentity::decode(&mut input)?,
@@ -382,7 +384,7 @@ mod tests {
         let start = async || IdentityFile::load_or_create(env.clone(), "/data").await.unwrap();
         start().await.guard_place().await.unwrap();
         start().await.guard_place().await.unwrap();
-        controls.fs.set_inode("/data", 77);
+        controls.fs.set_birthmark("/data", 77);
         assert!(matches!(start().await.guard_place().await, Err(IdentityError::Copied { .. })));
         assert!(matches!(start().await.guard_place().await, Err(IdentityError::Copied { .. })), "asking twice does not help");
         start().await.accept_place().await.unwrap();

@@ -101,8 +101,9 @@ pub struct FileMetadata {
     pub is_dir: bool,
     /// Identifies the mounted file system, so that a vanished mount is noticed (D23).
     pub device: u64,
-    /// Identifies the file or directory within it, for as long as it exists; a copy has another.
-    pub inode: u64,
+    /// Tells a file or directory from a copy of it: when it was made, where the file system knows, else its inode number with
+    /// the highest bit set. What copies a whole file system keeps it.
+    pub birthmark: u64,
 }
 
 /// Room on the file system that holds a path.

@@ -38,8 +38,8 @@ const CAPACITY_BYTES_DEFAULT: u64 = 1 << 40;
 /// The device number of everything that [`SimFs::set_device`] did not name.
 const DEVICE_DEFAULT: u64 = 1;
 
-/// The inode number of everything that [`SimFs::set_inode`] did not name.
-const INODE_DEFAULT: u64 = 1;
+/// The birthmark of everything that [`SimFs::set_birthmark`] did not name.
+const BIRTHMARK_DEFAULT: u64 = 1;
 
 /// A shared handle: clones see the same disk, also after the node that used it is gone.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ struct State {
     faults: Faults,
     capacity_bytes: u64,
     devices: BTreeMap<PathBuf, u64>,
-    inodes: BTreeMap<PathBuf, u64>,
+    birthmarks: BTreeMap<PathBuf, u64>,
     locks: BTreeMap<PathBuf, u64>,
     lock_id_next: u64,
     /// How many crashes there were; a handle of an earlier life is refused.
@@ -69,7 +69,7 @@ impl SimFs {
             faults: Faults::default(),
             capacity_bytes: CAPACITY_BYTES_DEFAULT,
             devices: BTreeMap::new(),
-            inodes: BTreeMap::new(),
+            birthmarks: BTreeMap::new(),
             locks: BTreeMap::new(),
             lock_id_next: 0,
             life: 0,
@@ -142,9 +142,9 @@ impl SimFs {
         self.state.lock().devices.insert(under.as_ref().into(), device);
     }
 
-    /// The inode number of one path: another one is a copy in its place.
-    pub fn set_inode(&self, path: impl AsRef<Path>, inode: u64) {
-        self.state.lock().inodes.insert(path.as_ref().into(), inode);
+    /// The birthmark of one path: another one is a copy in its place.
+    pub fn set_birthmark(&self, path: impl AsRef<Path>, birthmark: u64) {
+        self.state.lock().birthmarks.insert(path.as_ref().into(), birthmark);
     }
 
     /// Rots one bit of a file, on disk and in the page cache.
@@ -278,8 +278,8 @@ impl Fs for SimFs {
             None => return Ok(None),
         };
         let device = path.ancestors().find_map(|ancestor| state.devices.get(ancestor)).copied().unwrap_or(DEVICE_DEFAULT);
-        let inode = state.inodes.get(path).copied().unwrap_or(INODE_DEFAULT);
-        Ok(Some(FileMetadata { bytes, is_dir, device, inode }))
+        let birthmark = state.birthmarks.get(path).copied().unwrap_or(BIRTHMARK_DEFAULT);
+        Ok(Some(FileMetadata { bytes, is_dir, device, birthmark }))
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {

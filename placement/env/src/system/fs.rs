@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use placement_types::{DirEntry, File, FileMetadata, Fs, OpenMode, Space};
 
@@ -52,9 +53,12 @@ impl Fs for SystemFs {
 
     fn metadata(&self, path: &Path) -> io::Result<Option<FileMetadata>> {
         match fs::metadata(path) {
-            Ok(found) => {
-                Ok(Some(FileMetadata { bytes: found.len(), is_dir: found.is_dir(), device: found.dev(), inode: found.ino() }))
-            }
+            Ok(found) => Ok(Some(FileMetadata {
+                bytes: found.len(),
+                is_dir: found.is_dir(),
+                device: found.dev(),
+                birthmark: birthmark(&found),
+            })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -128,6 +132,13 @@ impl File for SystemFile {
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+}
+
+/// See [`FileMetadata::birthmark`]. Some file systems tell 0 of what was made before they learned to tell.
+fn birthmark(found: &fs::Metadata) -> u64 {
+    let made = found.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+    let nanos = made.and_then(|made| u64::try_from(made.as_nanos()).ok()).filter(|nanos| *nanos != 0 && nanos >> 63 == 0);
+    nanos.unwrap_or(found.ino() | 1 << 63)
 }
 
 #[cfg(test)]
