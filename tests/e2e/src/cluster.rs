@@ -1,6 +1,6 @@
 //! Storage nodes and gateways on loopback.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -104,14 +104,19 @@ impl Cluster {
     }
 
     fn launch(&self, name: &str, arguments: &[&str]) -> anyhow::Result<(Process, String)> {
+        self.launch_in(self.dir.path(), name, arguments)
+    }
+
+    fn launch_in(&self, dir: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<(Process, String)> {
         let variables = self.variables();
         let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let log = self.dir.path().join(format!("{name}.log"));
-        Process::start(arguments, &variables, &log, Duration::from_secs(90))
+        Process::start_in(dir, arguments, &variables, &log, Duration::from_secs(90))
     }
 
     fn launch_node(&self, node: usize) -> anyhow::Result<Process> {
-        let dir = self.node_dir(node).display().to_string();
+        // A relative name, so that a copy elsewhere can be started with the same one.
+        let dir = format!("node{node}");
         let address = self.address(node);
         let zone = format!("zone-{node}");
         let mut arguments = vec!["node", "--data", &dir, "--listen", &address, "--advertise", &address, "--zone", &zone];
@@ -119,6 +124,39 @@ impl Cluster {
             arguments.push("--join");
         }
         self.launch(&format!("node{node}"), &arguments).map(|(process, _)| process)
+    }
+
+    /// Copies a node's directory, as `cp -a` does, into `parent`.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn copy_node_dir(&self, node: usize, parent: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir_all(parent)?;
+        let copied = std::process::Command::new("cp").arg("-a").arg(self.node_dir(node)).arg(parent).status()?;
+        anyhow::ensure!(copied.success(), "cp -a failed");
+        Ok(())
+    }
+
+    /// Starts a node's directory that was copied into `parent`, on a port of its own.
+    ///
+    /// # Errors
+    /// When it does not get ready: the message has the end of its log.
+    pub fn start_copy(&self, node: usize, parent: &Path, further: &[&str]) -> anyhow::Result<Process> {
+        let (dir, address, zone) = (format!("node{node}"), format!("127.0.0.1:{}", free_port()), format!("zone-{node}"));
+        let mut arguments =
+            vec!["node", "--data", &dir, "--listen", &address, "--advertise", &address, "--zone", &zone, "--join"];
+        arguments.extend(further);
+        let name = parent.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.launch_in(parent, &name, &arguments).map(|(process, _)| process)
+    }
+
+    /// Starts a node that does not run.
+    ///
+    /// # Errors
+    /// When it does not get ready: the message has the end of its log.
+    pub fn start_node(&mut self, node: usize) -> anyhow::Result<()> {
+        self.nodes[node] = Some(self.launch_node(node)?);
+        Ok(())
     }
 
     /// The internal address of a node, which is also a name for it in `dozo admin`.

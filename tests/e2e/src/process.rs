@@ -42,9 +42,24 @@ impl Process {
     /// # Errors
     /// When the process ends, or stays silent for `limit`: the message has the end of its log.
     pub fn start(arguments: &[&str], variables: &[(&str, &str)], log: &Path, limit: Duration) -> anyhow::Result<(Self, String)> {
+        Self::start_in(Path::new("."), arguments, variables, log, limit)
+    }
+
+    /// The same in a directory: relative names are meant from there.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_in(
+        dir: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        log: &Path,
+        limit: Duration,
+    ) -> anyhow::Result<(Self, String)> {
         let errors = File::options().create(true).append(true).open(log)?;
         let mut child = Command::new(binary())
             .args(arguments)
+            .current_dir(dir)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(variables.iter().copied())
@@ -94,6 +109,14 @@ impl Process {
     /// When the process is still there after `limit`.
     pub fn terminate(&mut self, limit: Duration) -> anyhow::Result<std::process::ExitStatus> {
         self.signal("TERM")?;
+        self.wait_end(limit)
+    }
+
+    /// Waits until the process ends by itself.
+    ///
+    /// # Errors
+    /// When it is still there after `limit`.
+    pub fn wait_end(&mut self, limit: Duration) -> anyhow::Result<std::process::ExitStatus> {
         let end = Instant::now() + limit;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait()? {
@@ -101,7 +124,7 @@ impl Process {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        bail!("the process did not end within {limit:?} of SIGTERM; its log ends:\n{}", self.log_tail())
+        bail!("the process did not end within {limit:?}; its log ends:\n{}", self.log_tail())
     }
 
     /// Sends a signal by name (`STOP`, `CONT`, `TERM`).
