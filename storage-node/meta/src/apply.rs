@@ -81,6 +81,9 @@ pub fn apply_command(state: &mut Overlay<'_>, index: u64, command: &Command) -> 
             let slot = data::SlotOfChunk { owner: *owner, chunk: *chunk, index: *index };
             data::move_shard(state, entry, Place { shelf: *shelf, key }, slot, *from, *to)
         }),
+        Change::Recode { shelf, key, owner, from, to } => {
+            once(state, entry, None, |state| data::recode(state, entry, Place { shelf: *shelf, key }, *owner, from, to))
+        }
         // The rest are idempotent by nature, so a repetition needs no memory.
         Change::AbortTxns { txns } => transactions::abort(state, entry, txns),
         Change::FinishGc { chunks, before } => garbage::finish(state, entry, chunks, *before),

@@ -29,6 +29,7 @@ pub(crate) fn command(command: &Command) -> Result<(), &'static str> {
         Change::AbortTxns { txns } => require(txns.len() <= NAMES_MAX, "too many transactions"),
         Change::FinishGc { chunks, .. } => require(chunks.len() <= NAMES_MAX, "too many chunks"),
         Change::MoveShard { from, to, .. } => require(from != to, "a move must change the disk"),
+        Change::Recode { from, to, .. } => recode(from, to),
         Change::Forget { before } => forget(command.time, *before),
         Change::CreateUpload { .. }
         | Change::AbortUpload { .. }
@@ -106,6 +107,14 @@ fn chunk(entry: &ChunkEntry) -> Result<(), &'static str> {
     require(present >= entry.profile.write_quorum(), "a chunk has fewer shards than its write quorum")?;
     let disks: BTreeSet<_> = entry.shards.iter().flatten().collect();
     require(disks.len() == present, "a disk holds two shards of a chunk")
+}
+
+/// Re-coding changes where bytes are, never which: and never for a chunk that repair would have to complete.
+fn recode(from: &ChunkEntry, to: &ChunkEntry) -> Result<(), &'static str> {
+    chunk(to)?;
+    require(!to.shards.contains(&None), "a re-coded chunk has all of its shards")?;
+    require(from.chunk != to.chunk, "a re-coded chunk has an id of its own")?;
+    require((from.bytes, from.hash) == (to.bytes, to.hash), "a re-coded chunk has the bytes it had")
 }
 
 fn forget(now: Timestamp, before: Timestamp) -> Result<(), &'static str> {

@@ -3,7 +3,7 @@
 //!
 //! A transaction has one claim for
 //! - every data record filed under it, as long as a version or a part has the record,
-//! - every shard it moved, as long as the record lists that shard,
+//! - every shard it moved or re-coded, as long as the record lists that shard,
 //! - every entry of the gc queue that waits for shards it wrote.
 
 use placement_types::TxnId;

@@ -1,7 +1,8 @@
-//! Data records: filing what a PUT or a part brings, dropping it, and moving its shards between disks.
+//! Data records: filing what a PUT or a part brings, dropping it, moving its shards between disks, and re-coding its chunks.
 //!
 //! A record is filed under its key and the transaction that wrote it, and belongs to exactly one version or part (I3).
-//! Completing an upload renames nothing: the version names the records of its parts.
+//! Completing an upload renames nothing: the version names the records of its parts. So whatever is done to a record's chunks
+//! here is seen by whoever has it, a part of an upload in progress included.
 
 use bytes::Bytes;
 use placement_types::{ChunkId, DiskId, TxnId};
@@ -97,6 +98,44 @@ pub(crate) fn move_shard(
         claims::add(state, entry.txn, 1)?;
     }
     state.put(format::data_row(place, slot.owner), format::encode_value(&row));
+    Ok(Outcome::Done)
+}
+
+/// Swaps a chunk for another coding of its bytes, if its entry still is `from`.
+pub(crate) fn recode(
+    state: &mut Overlay<'_>,
+    entry: Entry,
+    place: Place<'_>,
+    owner: TxnId,
+    from: &ChunkEntry,
+    to: &ChunkEntry,
+) -> Result<Outcome, KvError> {
+    let Some(mut row) = View(&*state).data(place, owner)? else { return Ok(Outcome::Moved) };
+    let Data::Chunks(chunks) = &mut row.data else { return Ok(Outcome::Moved) };
+    let Some(position) = chunks.iter().position(|chunk| chunk == from) else { return Ok(Outcome::Moved) };
+    if chunks.iter().any(|chunk| chunk.chunk == to.chunk) {
+        return Ok(Outcome::Malformed { why: "the record has a chunk of that id".into() });
+    }
+    let old = std::mem::replace(&mut chunks[position], to.clone());
+    if old.shards.contains(&None) {
+        state.delete(degraded_row(old.chunk));
+    }
+    let mut releases = vec![owner];
+    row.movers.retain(|mover| {
+        let of_old = mover.chunk == old.chunk;
+        if of_old {
+            releases.push(mover.txn);
+        }
+        !of_old
+    });
+    // The record keeps its own claim; what of the old chunk its owner wrote waits in the queue under another.
+    claims::add(state, owner, 1)?;
+    row.departures.retain(|departure| departure.chunk != old.chunk);
+    garbage::add(state, entry, old, releases, None);
+    let written = (0u8..).zip(&to.shards).map(|(index, _)| Mover { chunk: to.chunk, index, txn: entry.txn });
+    row.movers.extend(written);
+    claims::add(state, entry.txn, to.shards.len() as u64)?;
+    state.put(format::data_row(place, owner), format::encode_value(&row));
     Ok(Outcome::Done)
 }
 

@@ -72,7 +72,7 @@ pub(crate) struct Place<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DataRow {
     pub(crate) data: Data,
-    /// The shards that a MoveShard, not the record's own transaction, wrote.
+    /// The shards that a MoveShard or Recode, not the record's own transaction, wrote.
     pub(crate) movers: Vec<Mover>,
     pub(crate) departures: Vec<Departure>,
 }

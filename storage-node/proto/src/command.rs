@@ -125,6 +125,17 @@ pub enum Change {
         from: Option<DiskId>,
         to: Option<DiskId>,
     },
+    /// Puts another coding of the same bytes in the place of a chunk, by compare-and-swap: only if the data record of `owner`
+    /// still has exactly the entry `from`, else the answer is [`Outcome::Moved`]. `to` has a chunk id of its own, all of its
+    /// shards, and the length and hash of `from`; every shard of it was written under the command's `txn`, so that a scrub can
+    /// tell a chunk in use from one of a re-coding that failed. The shards of `from` become garbage.
+    Recode {
+        shelf: Shelf,
+        key: ObjectKey,
+        owner: TxnId,
+        from: ChunkEntry,
+        to: ChunkEntry,
+    },
     /// Forgets transaction outcomes and fences older than this; commands older than it are refused from here on. Answers
     /// [`Outcome::NotEmpty`] when there is more to forget than one entry should: send another.
     Forget {
@@ -181,7 +192,7 @@ pub enum Outcome {
     NotEmpty,
     /// The transaction was fenced by [`Change::AbortTxns`].
     TxnAborted,
-    /// A MoveShard found another disk in the slot, or no such chunk.
+    /// A MoveShard found another disk in the slot, or no such chunk; a Recode found the chunk changed, or gone.
     Moved,
     /// The entry could not be decoded, or breaks an invariant of its type. Nothing was changed.
     Malformed {
@@ -197,7 +208,7 @@ pub struct Garbage {
     pub since: Timestamp,
 }
 
-/// A chunk of a version or part, and where its entry is filed: what a [`Change::MoveShard`] names.
+/// A chunk of a version or part, and where its entry is filed: what a [`Change::MoveShard`] or [`Change::Recode`] names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FiledChunk {
     pub shelf: Shelf,

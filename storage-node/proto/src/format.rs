@@ -56,6 +56,7 @@ codec_enum!(Change, "change" {
     13 => Forget { before },
     14 => Nothing {},
     15 => PurgeShelf { shelf },
+    16 => Recode { shelf, key, owner, from, to },
 });
 codec_enum!(Outcome, "outcome" {
     1 => Written { version, modified },

@@ -66,6 +66,27 @@ fn a_manifest_that_breaks_an_invariant_changes_nothing() {
 }
 
 #[test]
+fn a_recoding_that_could_change_a_byte_or_lack_a_shard_changes_nothing() {
+    let from = chunk(1, 100, [1, 2, 3, 4]);
+    let recode = |change: &dyn Fn(&mut ChunkEntry)| {
+        let mut to = chunk(2, 100, [5, 6, 7, 8]);
+        change(&mut to);
+        Change::Recode { shelf: shelf(), key: key("k"), owner: txn(1), from: from.clone(), to }
+    };
+    assert_eq!(
+        Replica::default().apply(&command(2, 1, recode(&|_| ()))),
+        Outcome::Moved,
+        "it is well formed, but nothing is there"
+    );
+    refuses(recode(&|to| to.hash = [8; 32]));
+    refuses(recode(&|to| to.bytes = 99));
+    refuses(recode(&|to| to.chunk = from.chunk));
+    refuses(recode(&|to| to.shards[3] = None));
+    refuses(recode(&|to| to.shards[3] = to.shards[0]));
+    refuses(recode(&|to| to.shards.truncate(3)));
+}
+
+#[test]
 fn a_record_that_does_not_add_up_changes_nothing() {
     let data = Data::Inline(Bytes::from_static(b"hello"));
     let good = record(txn(1), "e", Some(&data));

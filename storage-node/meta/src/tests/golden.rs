@@ -137,6 +137,11 @@ fn garbage_moves_and_claims_balance() {
 }
 
 #[test]
+fn a_chunk_is_recoded_by_compare_and_swap() {
+    check("recode", include_str!("../../tests/golden/recode.txt"));
+}
+
+#[test]
 fn a_transaction_has_one_outcome() {
     check("transactions", include_str!("../../tests/golden/transactions.txt"));
 }

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use storage_node_proto::command::{Change, Command, WriteCondition};
 use storage_node_proto::object::{
-    Data, DataRef, ObjectAttributes, ObjectRecord, PartSummary, Upload, Version, VersionBody, VersionId, VersionSelector,
-    Versioning,
+    ChunkEntry, Data, DataRef, ObjectAttributes, ObjectRecord, PartSummary, Upload, Version, VersionBody, VersionId,
+    VersionSelector, Versioning,
 };
 use storage_node_proto::query::{Answer, ListItem, ListRange, Query};
 
@@ -65,6 +65,11 @@ enum Action {
         to: u64,
         stale: bool,
     },
+    Recode {
+        chunk: usize,
+        first: u64,
+        stale: bool,
+    },
     FinishGc {
         share: u8,
     },
@@ -99,6 +104,8 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => (0usize..4).prop_map(|upload| Action::AbortUpload { upload }),
         5 => (0usize..8, 0u8..4, 0u64..7, 0u8..8)
             .prop_map(|(chunk, index, to, stale)| Action::Move { chunk, index, to, stale: stale == 0 }),
+        2 => (0usize..8, 1u64..5, 0u8..8)
+            .prop_map(|(chunk, first, stale)| Action::Recode { chunk, first, stale: stale == 0 }),
         2 => (0u8..3).prop_map(|share| Action::FinishGc { share }),
         1 => (0u64..60).prop_map(|from| Action::AbortTxns { from }),
         1 => Just(Action::Fence),
@@ -197,6 +204,7 @@ impl History {
                 Change::AbortUpload { shelf, key, upload }
             }
             Action::Move { chunk, index, to, stale } => self.a_move(*chunk, *index, *to, *stale)?,
+            Action::Recode { chunk, first, stale } => self.a_recoding(*chunk, *first, *stale)?,
             Action::FinishGc { share } => {
                 let keep = |(at, _): &(usize, &ModelGarbage)| *share == 0 || at % 2 == usize::from(*share) - 1;
                 let chunks = self.model.garbage.iter().enumerate().filter(keep).map(|(_, one)| one.entry.chunk).collect();
@@ -261,17 +269,37 @@ impl History {
         Some(ObjectRecord { parts, data, bytes, ..record(txn(0), &format!("m-{}", mask % 2), None) })
     }
 
-    fn a_move(&self, at: usize, index: u8, to: u64, stale: bool) -> Option<Change> {
-        let mut slots = Vec::new();
+    /// One of the chunks there are, and where it is filed.
+    fn a_chunk(&self, at: usize) -> Option<(ObjectKey, TxnId, ChunkEntry)> {
+        let mut filed = Vec::new();
         for ((key, owner), record) in &self.model.data {
             if let Data::Chunks(chunks) = &record.data {
-                slots.extend(chunks.iter().map(|chunk| (key.clone(), *owner, chunk.clone())));
+                filed.extend(chunks.iter().map(|chunk| (key.clone(), *owner, chunk.clone())));
             }
         }
-        let (key, owner, chunk) = slots.get(at % slots.len().max(1))?.clone();
-        let from = if stale { Some(disk(99)) } else { chunk.shards[usize::from(index)] };
+        filed.get(at % filed.len().max(1)).cloned()
+    }
+
+    fn a_move(&self, at: usize, index: u8, to: u64, stale: bool) -> Option<Change> {
+        let (key, owner, chunk) = self.a_chunk(at)?;
+        let from = if stale { Some(disk(99)) } else { chunk.shards.get(usize::from(index)).copied().flatten() };
         let to = (to > 0).then(|| disk(to));
         (from != to).then_some(Change::MoveShard { shelf: shelf(), key, owner, chunk: chunk.chunk, index, from, to })
+    }
+
+    /// From 2+2 to 2+1 and back.
+    fn a_recoding(&mut self, at: usize, first: u64, stale: bool) -> Option<Change> {
+        let (key, owner, mut from) = self.a_chunk(at)?;
+        self.chunks += 1;
+        let mut to = chunk(self.chunks, from.bytes, [first, first + 1, first + 2, first + 3]);
+        if from.profile == to.profile {
+            to.profile = "2+1".parse().expect("a legal profile");
+            to.shards.truncate(3);
+        }
+        if stale {
+            from.shards[0] = Some(disk(99));
+        }
+        Some(Change::Recode { shelf: shelf(), key, owner, from, to })
     }
 
     /// Everything that can be asked, against the model.
@@ -427,6 +455,7 @@ fn histories_reach_every_outcome() {
         ("CompleteUpload", "Written BucketGone NoSuchKey NoSuchUpload PartsChanged PreconditionFailed TxnAborted"),
         ("AbortUpload", "UploadAborted BucketGone NoSuchUpload TxnAborted"),
         ("MoveShard", "Done Moved PreconditionFailed TxnAborted"),
+        ("Recode", "Done Moved TxnAborted"),
         ("FenceShelf", "Done NotEmpty TxnAborted"),
         ("UnfenceShelf", "Done TxnAborted"),
         ("PurgeShelf", "Done PreconditionFailed TxnAborted"),

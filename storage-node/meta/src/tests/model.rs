@@ -76,8 +76,9 @@ impl Model {
                 for one in gone {
                     if let Some((key, owner, index, disk)) = one.moved
                         && let Some(data) = self.data.get_mut(&(key, owner))
+                        && let Some(freed) = data.left.get_mut(&(one.entry.chunk, index, disk))
                     {
-                        data.left.insert((one.entry.chunk, index, disk), Some(command.time));
+                        *freed = Some(command.time);
                     }
                 }
                 return Outcome::Done;
@@ -99,7 +100,11 @@ impl Model {
         }
         let administrative = matches!(
             command.change,
-            Change::FenceShelf { .. } | Change::UnfenceShelf { .. } | Change::PurgeShelf { .. } | Change::MoveShard { .. }
+            Change::FenceShelf { .. }
+                | Change::UnfenceShelf { .. }
+                | Change::PurgeShelf { .. }
+                | Change::MoveShard { .. }
+                | Change::Recode { .. }
         );
         let outcome = if self.fenced && !administrative { Outcome::BucketGone } else { self.change(command, told) };
         if outcome != Outcome::PartsChanged {
@@ -210,6 +215,7 @@ impl Model {
             Change::MoveShard { key, owner, chunk, index, from, to, .. } => {
                 self.move_shard(command, key, *owner, *chunk, *index, *from, *to)
             }
+            Change::Recode { key, owner, from, to, .. } => self.recode(command, key, *owner, from, to),
             Change::FenceShelf { .. } => {
                 if !self.fenced && self.versions.values().any(|versions| !versions.is_empty()) {
                     return Outcome::NotEmpty;
@@ -250,7 +256,7 @@ impl Model {
         let Some(record) = self.data.get_mut(&(key.clone(), owner)) else { return Outcome::Moved };
         let Data::Chunks(chunks) = &mut record.data else { return Outcome::Moved };
         let Some(chunk) = chunks.iter_mut().find(|chunk| chunk.chunk == id) else { return Outcome::Moved };
-        if chunk.shards[usize::from(index)] != from {
+        if chunk.shards.get(usize::from(index)) != Some(&from) {
             return Outcome::Moved;
         }
         let still_there = |disk| match record.left.get(&(id, index, disk)) {
@@ -260,7 +266,7 @@ impl Model {
         };
         let refused = match to {
             Some(disk) => chunk.shards.contains(&Some(disk)) || still_there(disk),
-            None => chunk.shards.iter().flatten().count() <= 2,
+            None => chunk.shards.iter().flatten().count() <= chunk.profile.data(),
         };
         if refused {
             return Outcome::PreconditionFailed;
@@ -269,7 +275,7 @@ impl Model {
         let writer = record.movers.remove(&(id, index)).unwrap_or(owner);
         if let Some(disk) = from {
             let mut entry = chunk.clone();
-            entry.shards = vec![None; 4];
+            entry.shards = vec![None; chunk.shards.len()];
             entry.shards[usize::from(index)] = Some(disk);
             record.left.insert((id, index, disk), None);
             let moved = Some((key.clone(), owner, index, disk));
@@ -278,6 +284,21 @@ impl Model {
         if to.is_some() {
             record.movers.insert((id, index), command.txn);
         }
+        Outcome::Done
+    }
+
+    fn recode(&mut self, command: &Command, key: &ObjectKey, owner: TxnId, from: &ChunkEntry, to: &ChunkEntry) -> Outcome {
+        let Some(record) = self.data.get_mut(&(key.clone(), owner)) else { return Outcome::Moved };
+        let Data::Chunks(chunks) = &mut record.data else { return Outcome::Moved };
+        let Some(chunk) = chunks.iter_mut().find(|chunk| *chunk == from) else { return Outcome::Moved };
+        *chunk = to.clone();
+        let (old, kept) = std::mem::take(&mut record.movers).into_iter().partition(|((id, _), _)| *id == from.chunk);
+        record.movers = kept;
+        record.movers.extend((0..to.shards.len()).map(|index| ((to.chunk, index as u8), command.txn)));
+        record.left.retain(|(id, ..), _| *id != from.chunk);
+        let old: BTreeMap<(ChunkId, u8), TxnId> = old;
+        let writers = old.into_values().chain([owner]).collect();
+        self.garbage.push(ModelGarbage { entry: from.clone(), since: command.time, writers, moved: None });
         Outcome::Done
     }
 

@@ -5,6 +5,7 @@
 //! ```text
 //! put a t1 @1000 enabled if=absent etag=e1 inline=hello      chunks=c1:100:1.2.3.-  (2+2; a dash is a missing shard)
 //! delete a t1 @1000 suspended version=null                   version=4-1            (sequence and salt)
+//! recode a t2 @2000 owner=t1 from=c1:100:1.2.3.4 to=c2:100:1.2.3             (2+1)
 //! complete a t1 @1000 u1 parts=1:t2:5,3:t4:7
 //! ? version a version=4-1
 //! ```
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use placement_types::{DiskId, ObjectKey, Timestamp, TxnId, UploadId};
 use storage_node_proto::command::{Change, Command, WriteCondition};
 use storage_node_proto::object::{
-    Data, DataRef, ObjectAttributes, ObjectRecord, PartSummary, Upload, VersionId, VersionSelector, Versioning,
+    ChunkEntry, Data, DataRef, ObjectAttributes, ObjectRecord, PartSummary, Upload, VersionId, VersionSelector, Versioning,
 };
 use storage_node_proto::query::{ListRange, Query};
 
@@ -97,6 +98,10 @@ impl<'a> Words<'a> {
                 let index = self.named("slot").expect("a slot").parse().expect("a slot's number");
                 let (owner, chunk) = (txn(self.number("owner", 't')), chunk_id(self.number("chunk", 'c')));
                 Change::MoveShard { shelf, key: self.key(), owner, chunk, index, from: side("from"), to: side("to") }
+            }
+            "recode" => {
+                let (owner, [from, to]) = (txn(self.number("owner", 't')), ["from", "to"].map(|name| self.chunk(name)));
+                Change::Recode { shelf, key: self.key(), owner, from, to }
             }
             "forget" => Change::Forget { before: time(self.number("before", '@')) },
             "nothing" => Change::Nothing {},
@@ -192,13 +197,11 @@ impl<'a> Words<'a> {
         if let Some(text) = self.named("inline") {
             return Some(Data::Inline(Bytes::copy_from_slice(text.as_bytes())));
         }
-        let one = |text: &str| {
-            let fields: Vec<&str> = text.split(':').collect();
-            let mut disks = fields[2].split('.').map(|disk| if disk == "-" { 0 } else { disk.parse().expect("a disk") });
-            let bytes = fields[1].parse().expect("a chunk's bytes");
-            chunk(id('c', fields[0]), bytes, std::array::from_fn(|_| disks.next().expect("four disks")))
-        };
-        self.named("chunks").map(|chunks| Data::Chunks(chunks.split(',').map(one).collect()))
+        self.named("chunks").map(|chunks| Data::Chunks(chunks.split(',').map(chunk_of).collect()))
+    }
+
+    fn chunk(&self, name: &str) -> ChunkEntry {
+        chunk_of(self.named(name).unwrap_or_else(|| panic!("{name} is missing in: {}", self.line)))
     }
 
     fn part_list(&self) -> ObjectRecord {
@@ -212,6 +215,20 @@ impl<'a> Words<'a> {
         let bytes = data.iter().map(|data| data.bytes).sum();
         ObjectRecord { bytes, parts, data, ..record(self.txn(), self.named("etag").unwrap_or("e-2"), None) }
     }
+}
+
+/// `c1:100:1.2.3.-`, or `c1:100:1.2.3` for one that is coded 2+1.
+fn chunk_of(text: &str) -> ChunkEntry {
+    let fields: Vec<&str> = text.split(':').collect();
+    let disks = || fields[2].split('.').map(|disk| if disk == "-" { 0 } else { disk.parse().expect("a disk") });
+    let bytes = fields[1].parse().expect("a chunk's bytes");
+    let mut four = disks().chain([0]);
+    let mut entry = chunk(id('c', fields[0]), bytes, std::array::from_fn(|_| four.next().expect("three disks or four")));
+    if disks().count() == 3 {
+        entry.profile = "2+1".parse().expect("a legal profile");
+        entry.shards.truncate(3);
+    }
+    entry
 }
 
 fn id(kind: char, text: &str) -> u64 {
