@@ -3,12 +3,13 @@
 //! The plan is advice: the chunk's manifest entry records the disks that really hold its shards, so nobody has to agree on a
 //! plan, and one made from an old map does no harm (I7).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use placement_types::{ChunkId, DiskId, Profile};
+use placement_types::{ChunkId, DiskId, NodeId, Profile};
 
 use crate::cluster_map::ClusterMap;
 use crate::mix::mix;
+use crate::profile::least_cap;
 use crate::topology::Topology;
 
 impl ClusterMap {
@@ -25,6 +26,17 @@ impl ClusterMap {
     /// room that is in use and not given up. What is elsewhere is moved there.
     pub fn plan_home(&self, chunk: ChunkId, profile: Profile) -> Vec<Option<DiskId>> {
         self.plan(chunk, profile, |disk| self.is_home(disk))
+    }
+
+    /// Whether a chunk of this profile would get all of its shards now, and none of several nodes more than m of them.
+    pub fn can_take(&self, profile: Profile) -> bool {
+        let mut taking: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for disk in self.disks.values().filter(|disk| self.is_home(disk.id)) {
+            *taking.entry(disk.node).or_default() += usize::from(self.takes_shards(disk.id));
+        }
+        let width = profile.width();
+        let is_spread = || taking.len() <= 1 || least_cap(width, taking.values().copied()) <= profile.parity();
+        taking.values().sum::<usize>() >= width && is_spread()
     }
 
     fn plan(&self, chunk: ChunkId, profile: Profile, eligible: impl Fn(DiskId) -> bool) -> Vec<Option<DiskId>> {
@@ -79,9 +91,6 @@ fn rank(chunk: ChunkId, disk: DiskId, weight: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use placement_types::NodeId;
     use proptest::prelude::*;
 
     use super::*;
@@ -167,6 +176,23 @@ mod tests {
         assert!(check_plan(&map, &plan).values().all(|shards| *shards == 1));
         assert_eq!(plan.iter().flatten().count(), 6);
         assert_eq!(map.plan_write(chunk(5), "1+1".parse().unwrap()).len(), 2);
+    }
+
+    #[test]
+    fn a_profile_is_taken_only_in_full_and_spread() {
+        let mut map = formed(2, 4, "2+2");
+        assert!(map.can_take(map.profile));
+        assert!(!map.can_take("4+2".parse().unwrap()), "a node would hold three shards and may lose two");
+        let first = *map.nodes.keys().next().unwrap();
+        map.nodes.get_mut(&first).unwrap().state = NodeState::Down;
+        assert!(!map.can_take(map.profile), "the other node has four disks, but they are one node's");
+
+        let mut map = formed(1, 4, "2+2");
+        assert!(map.can_take(map.profile));
+        assert!(!map.can_take("3+2".parse().unwrap()));
+        map.disks.values_mut().next().unwrap().state = DiskState::ReadOnly;
+        assert!(!map.can_take(map.profile));
+        assert!(map.can_take("2+1".parse().unwrap()));
     }
 
     proptest! {
