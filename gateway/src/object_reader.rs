@@ -6,8 +6,8 @@
 //! is waited for before there is a stream at all, so that most failures are a 5xx and not a broken connection.
 //!
 //! A coordinator that cannot be reached is replaced by another, where the bytes stopped. One that cannot read the chunk
-//! makes the reader fetch the data record again, once: a repair or a move may have committed a new place since
-//! (`chunk_run.rs`). Everything runs in one task behind a queue (`queue.rs`); a client that leaves ends the task.
+//! makes the reader fetch the data record again, once: a repair or a move may have committed a new place since, or a
+//! re-coding a new chunk in its stead (`chunk_run.rs`). Everything runs in one task behind a queue (`queue.rs`); a client that leaves ends the task.
 //!
 //! How much is read ahead depends on the client (`pace.rs`). For one that keeps up, chunks are opened whole, the next one
 //! while one is sent. For one that has yet to show it, and for a slow one, stripe by stripe is asked for, so that no node and
@@ -203,12 +203,12 @@ fn jobs(segment: Segment, data: Data) -> Vec<Job> {
         Data::Chunks(entries) => {
             let mut start = 0u64;
             let mut jobs = Vec::new();
-            for entry in entries {
+            for (index, entry) in entries.into_iter().enumerate() {
                 let end = start + u64::from(entry.bytes);
                 let whole = ByteRange::new(start, end).expect("the end is after the start");
                 if let Some(wanted) = whole.intersect(segment.range) {
                     let range = ByteRange::new(wanted.start() - start, wanted.end() - start).expect("it lies in the chunk");
-                    jobs.push(Job::Chunk(Position::start(segment.txn, entry, range)));
+                    jobs.push(Job::Chunk(Position::start(segment.txn, index, entry, range)));
                 }
                 start = end;
             }

@@ -23,6 +23,8 @@ use crate::limits::{READ_PAUSE, READ_RETRIES_MAX, READ_STALL};
 /// What is wanted of a chunk.
 struct Wanted {
     txn: TxnId,
+    /// Which of the record's chunks it is: that stays, whatever is done to the chunk's shards and coding.
+    index: usize,
     entry: ChunkEntry,
     range: ByteRange,
 }
@@ -38,8 +40,8 @@ pub struct Position {
 }
 
 impl Position {
-    pub fn start(txn: TxnId, entry: ChunkEntry, range: ByteRange) -> Self {
-        Self { wanted: Arc::new(Wanted { txn, entry, range }), done: 0, hasher: None }
+    pub fn start(txn: TxnId, index: usize, entry: ChunkEntry, range: ByteRange) -> Self {
+        Self { wanted: Arc::new(Wanted { txn, index, entry, range }), done: 0, hasher: None }
     }
 
     /// The position behind bytes that begin at this one. No hash ever takes in a byte twice: each position has its own.
@@ -53,7 +55,7 @@ impl Position {
     }
 
     pub fn is_in_chunk_of(&self, other: &Position) -> bool {
-        (self.wanted.txn, self.wanted.entry.chunk) == (other.wanted.txn, other.wanted.entry.chunk)
+        (self.wanted.txn, self.wanted.index) == (other.wanted.txn, other.wanted.index)
     }
 
     /// At the end of a chunk that was read whole: whether its hash is right.
@@ -211,15 +213,17 @@ impl ChunkRun {
         }
     }
 
+    /// Another entry in the place of the old one is the same bytes: with a shard elsewhere, or coded anew under another id.
     async fn read_entry_again(&mut self) -> Result<(), ReadObjectError> {
-        let Wanted { txn, range, .. } = *self.position.wanted;
+        let Wanted { txn, index, range, .. } = *self.position.wanted;
         let records = self.reader.records(&self.place, vec![txn]).await?;
         let Some(Data::Chunks(entries)) = records.into_iter().next().flatten() else {
             return Err(ReadObjectError::Gone);
         };
-        let chunk = self.position.wanted.entry.chunk;
-        let entry = entries.into_iter().find(|entry| entry.chunk == chunk).ok_or(ReadObjectError::Gone)?;
-        self.position.wanted = Arc::new(Wanted { txn, entry, range });
+        let known = &self.position.wanted.entry;
+        let is_same = |entry: &ChunkEntry| (entry.bytes, entry.hash) == (known.bytes, known.hash);
+        let entry = entries.into_iter().nth(index).filter(is_same).ok_or(ReadObjectError::Gone)?;
+        self.position.wanted = Arc::new(Wanted { txn, index, entry, range });
         Ok(())
     }
 }
