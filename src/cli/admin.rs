@@ -35,7 +35,7 @@ pub struct AdminArgs {
 
 #[derive(Debug, Subcommand)]
 enum AdminCommand {
-    /// Nodes, disks, metadata groups and their leaders, redundancy, capacity, repair and rebalance under way
+    /// Nodes, disks, metadata groups and their leaders, redundancy, capacity; repair, re-coding and rebalance under way
     Status,
     /// What would be lost or unreadable if one more disk, node or zone failed now
     Risk,

@@ -6,6 +6,10 @@
 //! | [`Cause::Leaving`] | is on a disk that is being drained | copied, or rebuilt when the disk cannot be read |
 //! | [`Cause::Misplaced`] | is on another disk than the ring says | copied |
 //!
+//! A chunk whose profile is not the one of new chunks is *outdated*: it is coded anew as a whole ([`crate::recode`]), once
+//! enough of it can be read and the disks that are up could take every new shard; until then it waits as it is. Its misplaced
+//! shards are left alone then, because nothing of them will stay.
+//!
 //! A disk that is only down or full is waited for. Where a shard goes: to the home of its slot, else to another home of the
 //! chunk, else, unless it is only misplaced, to whatever disk keeps the chunk's shards apart best. Two shards never meet on a
 //! disk, and no node gets more than m as long as it can be helped.
@@ -43,12 +47,39 @@ pub(crate) struct Diagnosis {
     pub readable: usize,
     /// The most urgent first.
     pub needs: Vec<Need>,
+    pub coding: Coding,
+}
+
+/// How a chunk's profile compares with that of new chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Current,
+    /// Another one, and it can be changed now.
+    Outdated,
+    /// Another one, but too few shards can be read, or too few disks are up to take the new ones.
+    OutdatedForNow,
+}
+
+/// What is done about a chunk first. What keeps data from being lost comes before what makes it safer or more even.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    Rebuild,
+    Vacate,
+    Recode,
+    Move,
 }
 
 impl Diagnosis {
-    /// The cause to act on first.
-    pub fn cause(&self) -> Option<Cause> {
-        self.needs.first().map(|need| need.cause)
+    /// `None` when nothing is to be done, or can be.
+    pub fn step(&self) -> Option<Step> {
+        let can = |cause| self.placed(cause).next().is_some();
+        match self.coding {
+            _ if can(Cause::Lost) => Some(Step::Rebuild),
+            _ if can(Cause::Leaving) => Some(Step::Vacate),
+            Coding::Outdated => Some(Step::Recode),
+            Coding::Current | Coding::OutdatedForNow if can(Cause::Misplaced) => Some(Step::Move),
+            Coding::Current | Coding::OutdatedForNow => None,
+        }
     }
 
     /// The needs of one cause that have somewhere to go.
@@ -64,20 +95,27 @@ pub(crate) fn diagnose(map: &ClusterMap, entry: &ChunkEntry, departed: &[(u8, Di
     let mut causes: Vec<(Cause, usize)> =
         entry.shards.iter().enumerate().filter_map(|(index, disk)| Some((cause(map, &homes, *disk)?, index))).collect();
     causes.sort_unstable();
+    let readable = entry.shards.iter().flatten().filter(|disk| map.serves_shards(**disk)).count();
+    let coding = if entry.profile == map.profile {
+        Coding::Current
+    } else if readable >= entry.profile.data() && map.can_take(map.profile) {
+        Coding::Outdated
+    } else {
+        Coding::OutdatedForNow
+    };
     let mut places = Places::new(map, entry, departed);
     let mut needs = Vec::with_capacity(causes.len());
     for (cause, index) in causes {
+        if cause == Cause::Misplaced && coding == Coding::Outdated {
+            continue;
+        }
         let to = places.place(&homes, index, cause);
         // What is only misplaced may stay where it is until its home can take it.
         if to.is_some() || cause != Cause::Misplaced {
             needs.push(Need { index, cause, from: entry.shards[index], to });
         }
     }
-    Diagnosis {
-        kept: entry.shards.iter().flatten().filter(|disk| kept(disk)).count(),
-        readable: entry.shards.iter().flatten().filter(|disk| map.serves_shards(**disk)).count(),
-        needs,
-    }
+    Diagnosis { kept: entry.shards.iter().flatten().filter(|disk| kept(disk)).count(), readable, needs, coding }
 }
 
 fn cause(map: &ClusterMap, homes: &[Option<DiskId>], disk: Option<DiskId>) -> Option<Cause> {
@@ -157,12 +195,12 @@ mod tests {
     fn a_healthy_chunk_needs_nothing_and_waits_for_what_is_only_down_or_full() {
         let mut map = map(5, 2, profile("2+2"));
         let entry = entry(&map, 3, "2+2");
-        assert_eq!(diagnose(&map, &entry, &[]), Diagnosis { kept: 4, readable: 4, needs: vec![] });
+        assert_eq!(diagnose(&map, &entry, &[]), Diagnosis { kept: 4, readable: 4, needs: vec![], coding: Coding::Current });
         let [first, second] = [entry.shards[0].unwrap(), entry.shards[1].unwrap()];
         let node = map.disks[&first].node;
         map.nodes.get_mut(&node).unwrap().state = NodeState::Down;
         map.disks.get_mut(&second).unwrap().state = DiskState::ReadOnly;
-        assert_eq!(diagnose(&map, &entry, &[]), Diagnosis { kept: 4, readable: 3, needs: vec![] });
+        assert_eq!(diagnose(&map, &entry, &[]), Diagnosis { kept: 4, readable: 3, needs: vec![], coding: Coding::Current });
     }
 
     #[test]
@@ -212,7 +250,56 @@ mod tests {
         map.disks.remove(&removed);
         map.ring.rows.iter_mut().for_each(|row| row.retain(|disk| *disk != removed));
         let need = Need { index: 2, cause: Cause::Lost, from: Some(removed), to: None };
-        assert_eq!(diagnose(&map, &entry, &[]), Diagnosis { kept: 3, readable: 3, needs: vec![need] });
+        let expected = Diagnosis { kept: 3, readable: 3, needs: vec![need], coding: Coding::Current };
+        assert_eq!(diagnose(&map, &entry, &[]), expected);
+        assert_eq!(expected.step(), None, "there is nothing that can be done");
+    }
+
+    #[test]
+    fn a_chunk_of_another_profile_is_coded_anew_after_what_is_urgent() {
+        let old = map(4, 2, profile("2+2"));
+        let mut map = map(6, 2, profile("4+2"));
+        let step = |map: &ClusterMap, entry: &ChunkEntry| diagnose(map, entry, &[]).step();
+        let entry = entry(&old, 3, "2+2");
+        assert_ne!(diagnose(&map, &entry, &[]).coding, Coding::Current);
+        assert_eq!(step(&map, &entry), Some(Step::Recode));
+        assert!(diagnose(&map, &entry, &[]).needs.is_empty(), "none of its shards is moved first");
+
+        let [drained, lost] = [0, 1].map(|index: usize| entry.shards[index].unwrap());
+        map.disks.get_mut(&drained).unwrap().role = DiskRole::Draining;
+        assert_eq!(step(&map, &entry), Some(Step::Vacate));
+        map.disks.get_mut(&lost).unwrap().state = DiskState::Lost;
+        assert_eq!(step(&map, &entry), Some(Step::Rebuild));
+        map.disks.values_mut().for_each(|disk| disk.role = DiskRole::InUse);
+        map.disks.get_mut(&lost).unwrap().state = DiskState::Good;
+
+        // Not while a shard of the new coding would have to be left out.
+        let node = *map.nodes.keys().last().unwrap();
+        map.nodes.get_mut(&node).unwrap().state = NodeState::Down;
+        assert_eq!(
+            (step(&map, &entry), diagnose(&map, &entry, &[]).coding),
+            (Some(Step::Recode), Coding::Outdated),
+            "a node has two disks"
+        );
+        map.disks.values_mut().skip(5).for_each(|disk| disk.state = DiskState::ReadOnly);
+        assert_eq!(diagnose(&map, &entry, &[]).coding, Coding::OutdatedForNow);
+        assert_ne!(step(&map, &entry), Some(Step::Recode));
+    }
+
+    #[test]
+    fn a_chunk_that_cannot_be_completed_as_it_is_may_be_coded_anew() {
+        let before = map(4, 1, profile("2+2"));
+        let entry = entry(&before, 3, "2+2");
+        let mut after = before.clone();
+        let removed = entry.shards[2].unwrap();
+        after.disks.remove(&removed);
+        after.ring.rows.iter_mut().for_each(|row| row.retain(|disk| *disk != removed));
+        assert_eq!(diagnose(&after, &entry, &[]).step(), None);
+        after.profile = profile("2+1");
+        assert_eq!(diagnose(&after, &entry, &[]).step(), Some(Step::Recode));
+        let others: Vec<DiskId> = after.disks.keys().copied().filter(|disk| entry.shards.contains(&Some(*disk))).collect();
+        others[..2].iter().for_each(|disk| after.disks.get_mut(disk).unwrap().state = DiskState::Dead);
+        assert_eq!(diagnose(&after, &entry, &[]).step(), None, "one shard of two is no chunk");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::group_client::GroupClient;
 use crate::holders::Holders;
 use crate::limits::Limits;
 use crate::meter::Meter;
+use crate::room::Room;
 use crate::throttle::Throttle;
 
 /// Tells which metadata groups this node leads. Advice: the proof comes with each query and proposal.
@@ -33,6 +34,7 @@ pub(crate) struct Duties {
     pub coordinator: Coordinator,
     pub throttle: Arc<Throttle>,
     pub meter: Arc<Meter>,
+    pub room: Arc<Room>,
 }
 
 impl Duties {

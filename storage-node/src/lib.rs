@@ -5,7 +5,7 @@
 //! ChunkApi  coordinator/   codes a chunk onto disks, reads it back         (write.rs, read.rs)
 //! ShardApi  shard_service  the disks of this node                          (disks.rs, local_disk.rs -> -store)
 //! MetaApi   meta_service   the metadata groups of this node                (-> storage-node-consensus, -meta)
-//! duties    gc, orphans, survey, repair, rebalance, maintenance, groups    (duties.rs is their context)
+//! duties    gc, orphans, survey, repair, rebalance, recode, maintenance, ...    (duties.rs is their context)
 //! ```
 //!
 //! What it guarantees:
@@ -36,7 +36,9 @@ mod metrics;
 mod node;
 mod orphans;
 mod rebalance;
+mod recode;
 mod repair;
+mod room;
 mod shard_service;
 mod survey;
 mod suspects;

@@ -57,7 +57,15 @@ pub(crate) const SURVEY_PAGE: u32 = 2048;
 /// survey finds the others.
 pub(crate) const SURVEY_NEEDS_MAX: usize = 4096;
 
-/// The window in which the rate of repair and rebalance is measured.
+/// Re-coding leaves this much of a disk alone, or the number of bytes below if that is less: it is for clients, and what is
+/// re-coded takes its room twice for a grace period.
+pub(crate) const ROOM_PERCENT: u64 = 5;
+pub(crate) const ROOM_BYTES: u64 = 8 << 30;
+
+/// How long an answer to how full the disks are is good for: in that time a node writes little against the room left.
+pub(crate) const ROOM_FRESH: Duration = Duration::from_secs(2);
+
+/// The window in which the rate of repair, rebalance and re-coding is measured.
 pub(crate) const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// How many shards one delete call names.

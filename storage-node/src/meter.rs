@@ -1,4 +1,4 @@
-//! How many bytes of shards repair and rebalance write, and how fast.
+//! How many bytes of shards repair, rebalance and re-coding write, and how fast.
 
 use std::collections::VecDeque;
 

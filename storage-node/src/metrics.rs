@@ -58,16 +58,21 @@ pub(crate) fn shard_moved() {
     counter!("dozo_shards_moved_total").increment(1);
 }
 
-/// Bytes of shards that repair and rebalance wrote.
+pub(crate) fn chunk_recoded() {
+    counter!("dozo_chunks_recoded_total").increment(1);
+}
+
+/// Bytes of shards that repair, rebalance and re-coding wrote.
 pub(crate) fn upkeep_bytes(bytes: u64) {
     counter!("dozo_upkeep_bytes_written_total").increment(bytes);
 }
 
 /// What the last surveys of the groups this node leads found.
-pub(crate) fn surveyed(lost: u64, leaving: u64, misplaced: u64, unreadable_chunks: u64) {
+pub(crate) fn surveyed(lost: u64, leaving: u64, misplaced: u64, outdated: u64, unreadable_chunks: u64) {
     gauge!("dozo_shards_lost").set(lost as f64);
     gauge!("dozo_shards_leaving").set(leaving as f64);
     gauge!("dozo_shards_misplaced").set(misplaced as f64);
+    gauge!("dozo_shards_to_recode").set(outdated as f64);
     gauge!("dozo_chunks_unreadable").set(unreadable_chunks as f64);
 }
 

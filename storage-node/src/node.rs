@@ -143,6 +143,7 @@ impl StorageNode {
             holders,
             coordinator,
             meter: Arc::default(),
+            room: Arc::default(),
         };
         let surveys = Arc::new(Surveys::default());
         let tasks = start_duties(&duties, &disks, &consensus, &surveys);

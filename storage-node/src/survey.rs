@@ -1,8 +1,9 @@
 //! Surveys: the leader of a group goes through all its chunks, sees what each lacks, does the most urgent, and tells.
 //!
 //! The metadata is walked, never the disks ([`Query::Survey`]): what matters is what the manifests refer to. A pass remembers
-//! the [`SURVEY_NEEDS_MAX`] most endangered chunks, by how many more shards they may lose, and then repairs and moves them in
-//! that order; as long as a pass found something to do, another follows. Nothing is written down: whoever leads next surveys
+//! the [`SURVEY_NEEDS_MAX`] most urgent chunks, and then works them off in that order: first those with shards that are lost
+//! or have to leave their disk, then those that are to be coded anew or have shards to move, and among each the ones first that
+//! can bear the least. As long as a pass found something to do, another follows. Nothing is written down: whoever leads next surveys
 //! anew, and every step is a compare-and-swap, so that a pass that is cut off or done twice does no harm.
 //!
 //! A pass is due when the map places shards otherwise than at the last one, when that one left something to do, and now and
@@ -25,11 +26,12 @@ use storage_node_proto::query::{Answer, Query, SurveyedChunk};
 use storage_node_proto::upkeep::{GroupSurvey, UpkeepReport};
 
 use self::totals::Totals;
-use crate::diagnosis::{Cause, Need, diagnose};
+use crate::diagnosis::{Cause, Need, Step, diagnose};
 use crate::duties::Duties;
 use crate::limits::{REPAIRS_AT_ONCE, SURVEY_NEEDS_MAX, SURVEY_PAGE};
 use crate::metrics;
 use crate::rebalance::{MoveError, move_shard};
+use crate::recode::{RecodeError, recode};
 use crate::repair::{RepairError, rebuild};
 
 /// What the surveys of this node found, for its report.
@@ -65,6 +67,7 @@ impl Surveys {
             sum(|survey| survey.lost.shards),
             sum(|survey| survey.leaving.shards),
             sum(|survey| survey.misplaced.shards),
+            sum(|survey| survey.outdated.shards),
             sum(|survey| survey.unreadable.chunks),
         );
     }
@@ -119,10 +122,9 @@ impl Surveys {
                 self.add_failed(duties, &mut chunk);
                 let diagnosis = diagnose(map, &chunk.filed.entry, &chunk.departed);
                 totals.count(map, &chunk.filed, &diagnosis);
-                let movable = diagnosis.needs.iter().any(|need| need.to.is_some());
-                if let Some(cause) = diagnosis.cause().filter(|_| movable) {
+                if let Some(step) = diagnosis.step() {
                     let margin = diagnosis.kept as i64 - chunk.filed.entry.profile.data() as i64;
-                    needy.insert((margin, cause, totals.all.chunks), chunk);
+                    needy.insert((step >= Step::Recode, margin, step, totals.all.chunks), chunk);
                     if needy.len() > SURVEY_NEEDS_MAX {
                         needy.pop_last();
                     }
@@ -141,18 +143,22 @@ impl Surveys {
             Ok(done) => done,
             Err(error) => {
                 metrics::repair_failed();
-                tracing::warn!(chunk = %chunk.filed.entry.chunk, %error, "a chunk could not be repaired or moved yet");
+                tracing::warn!(chunk = %chunk.filed.entry.chunk, %error, "a chunk could not be repaired, moved or coded anew yet");
                 false
             }
         }
     }
 
     /// Does what a chunk needs, by the newest map: rebuilds what is lost, then moves what should be elsewhere, and rebuilds what
-    /// could not be read where it was.
+    /// could not be read where it was. Codes it anew when that is all it needs: else its entry is another one by then, and the
+    /// next pass has it.
     async fn mend(&self, duties: &Duties, group: GroupId, chunk: &SurveyedChunk) -> Result<bool, MendError> {
         let Some(map) = duties.holders.maps.borrow().clone() else { return Ok(false) };
         let SurveyedChunk { filed: chunk, departed } = chunk;
         let diagnosis = diagnose(&map, &chunk.entry, departed);
+        if diagnosis.step() == Some(Step::Recode) {
+            return Ok(recode(duties, group, chunk, &map).await?);
+        }
         let lost: Vec<Need> = diagnosis.placed(Cause::Lost).copied().collect();
         let mut done = 0;
         if !lost.is_empty() {
@@ -220,8 +226,8 @@ impl Surveys {
 /// What one pass found.
 struct Found {
     survey: GroupSurvey,
-    /// The most endangered first: by how many more shards may be lost, then by cause.
-    needy: BTreeMap<(i64, Cause, u64), SurveyedChunk>,
+    /// The most urgent first: whether it can wait, how many more shards may be lost, what is to be done.
+    needy: BTreeMap<(bool, i64, Step, u64), SurveyedChunk>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -230,4 +236,6 @@ enum MendError {
     Repair(#[from] RepairError),
     #[error(transparent)]
     Move(#[from] MoveError),
+    #[error(transparent)]
+    Recode(#[from] RecodeError),
 }

@@ -1,6 +1,7 @@
 //! Garbage collection, the orphan scrub and repair, end to end: real disks on a simulated file system, the real metadata state
 //! machine, several nodes in one process. Time is paused.
 
+mod recode;
 mod survey;
 
 use std::path::PathBuf;
@@ -13,18 +14,20 @@ use placement_env::sim;
 use placement_map::{ClusterMap, NodeState};
 use placement_proto::api::MapWatch;
 use placement_proto::tenure::Tenure;
-use placement_types::{Boot, DiskId, Env, Profile, ShardId, TxnId};
+use placement_types::{Boot, ChunkId, DiskId, Env, Profile, ShardId, TxnId};
 use storage_node_kv::MemoryKv;
-use storage_node_proto::api::{ChunkApi, MetaApi, Owner, ShardApi, ShardError, WriteShard};
-use storage_node_proto::command::{Change, Outcome, WriteCondition};
+use storage_node_proto::api::{ChunkApi, MetaApi, Owner, ShardApi, ShardError, WriteChunk, WriteShard};
+use storage_node_proto::command::{Change, FiledChunk, Outcome, WriteCondition};
 use storage_node_proto::object::{ChunkEntry, VersionSelector, Versioning};
+use storage_node_proto::query::{Answer, Query};
+use storage_node_proto::upkeep::GroupSurvey;
 use storage_node_store::IndexOpener;
 use tokio::sync::watch;
 
 use crate::coordinator::Coordinator;
 use crate::disks::{DiskDir, Disks};
 use crate::doubles::objects::{GROUP, Objects, SHELF, key};
-use crate::doubles::{FakeNode, FakeNodes, LocalMeta, content, disk_id, map, node_id, suspects};
+use crate::doubles::{FakeNode, FakeNodes, LocalMeta, body, content, disk_id, map, node_id, suspects};
 use crate::duties::Duties;
 use crate::group_client::GroupClient;
 use crate::holders::Holders;
@@ -32,6 +35,7 @@ use crate::limits::Limits;
 use crate::local_disk::LocalDisk;
 use crate::orphans::OrphanScrub;
 use crate::shard_service::ShardService;
+use crate::survey::Surveys;
 use crate::throttle::Throttle;
 use crate::{gc, maintenance, repair};
 
@@ -79,8 +83,9 @@ impl Cluster {
             limits: limits.clone(),
         };
         let throttle = Throttle::new(env.clone());
-        let meter = Arc::default();
-        let duties = Duties { env: env.clone(), limits, leadership: meta.clone(), groups, holders, coordinator, throttle, meter };
+        let (meter, room) = Default::default();
+        let leadership = meta.clone();
+        let duties = Duties { env: env.clone(), limits, leadership, groups, holders, coordinator, throttle, meter, room };
         let cluster = Self { env, duties, disks, peers, maps, meta, profile };
         (1..nodes).for_each(|node| cluster.connect(node));
         cluster
@@ -101,6 +106,33 @@ impl Cluster {
             changed.nodes.get_mut(&node_id(node)).unwrap().state = state;
             *map = Some(Arc::new(changed));
         });
+    }
+
+    fn change_map(&self, change: impl FnOnce(&mut ClusterMap)) {
+        self.maps.send_modify(|map| {
+            let mut changed = map.as_deref().cloned().unwrap();
+            change(&mut changed);
+            *map = Some(Arc::new(changed));
+        });
+    }
+
+    async fn put_many(&self, count: usize) -> Vec<(String, Bytes)> {
+        let mut objects = Vec::new();
+        for number in 0..count {
+            let (name, whole) = (format!("object-{number:03}"), content(1_200_000 + number, number as u64));
+            self.put(&name, &whole).await;
+            objects.push((name, whole));
+        }
+        objects
+    }
+
+    /// Surveys until there is nothing more to do.
+    async fn settle(&self, surveys: &Surveys) -> GroupSurvey {
+        for _ in 0..10 {
+            surveys.round(&self.duties).await;
+        }
+        let report = surveys.report(&self.duties);
+        report.surveys.into_iter().next().expect("the group was surveyed")
     }
 
     async fn delete(&self, name: &str) {

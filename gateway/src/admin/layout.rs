@@ -214,14 +214,28 @@ async fn describe(gw: &Gateway, map: &Arc<ClusterMap>, layout: &LayoutChange) ->
     let Some((plan, balance_before)) = planned.await.map_err(LayoutError::Refused)? else {
         return Ok((json!({ "layout": map.layout, "changes": false }), held));
     };
-    let rate = upkeep::gather(gw, map).await.bytes_per_second();
+    let upkeep = upkeep::gather(gw, map).await;
+    let rate = upkeep.bytes_per_second();
+    let (recoded, recoded_bytes) = match layout {
+        LayoutChange::SetProfile { profile } => upkeep.recoded_to(*profile),
+        LayoutChange::TakeIn { .. }
+        | LayoutChange::Drain { .. }
+        | LayoutChange::Keep { .. }
+        | LayoutChange::Weigh { .. }
+        | LayoutChange::RemoveDisks { .. }
+        | LayoutChange::RemoveNode { .. } => Default::default(),
+    };
     let described = json!({
         "layout": map.layout,
         "changes": true,
         "partitions_moved": plan.partitions_moved,
         "partitions": map.ring.rows.len(),
         "bytes_moved": plan.bytes_moved,
-        "seconds_expected": rate.map(|rate| plan.bytes_moved / rate),
+        // What is coded anew is not moved as well.
+        "seconds_expected": rate.map(|rate| plan.bytes_moved.max(recoded_bytes) / rate),
+        "recoded": upkeep::tally(recoded),
+        "recoded_shard_bytes": recoded_bytes,
+        "groups_not_surveyed": upkeep.unsurveyed(map),
         "balance_before": balance(balance_before),
         "balance_after": balance(plan.balance),
         "tolerance_before": tolerance(plan.tolerance_before),

@@ -1,10 +1,10 @@
-//! `/admin/v1/risk`, and what status says of repair and rebalance: the surveys of all groups put together.
+//! `/admin/v1/risk`, and what status says of repair, re-coding and rebalance: the surveys of all groups put together.
 
 use std::collections::BTreeMap;
 
 use futures::{StreamExt as _, stream};
 use placement_map::ClusterMap;
-use placement_types::{DiskId, GroupId, NodeId, ZoneName};
+use placement_types::{DiskId, GroupId, NodeId, Profile, ZoneName};
 use serde_json::{Value, json};
 use storage_node_proto::upkeep::{GroupSurvey, Tally, UpkeepReport, Work};
 
@@ -42,7 +42,7 @@ pub async fn gather(gw: &Gateway, map: &ClusterMap) -> Upkeep {
 }
 
 impl Upkeep {
-    /// How fast repair and rebalance write now; `None` when they do not.
+    /// How fast repair, rebalance and re-coding write now; `None` when they do not.
     pub fn bytes_per_second(&self) -> Option<u64> {
         Some(self.bytes_last_minute / 60).filter(|rate| *rate > 0)
     }
@@ -61,23 +61,51 @@ impl Upkeep {
         })
     }
 
+    /// How much data is coded how.
+    fn profiles(&self) -> BTreeMap<Profile, Tally> {
+        let mut profiles: BTreeMap<Profile, Tally> = BTreeMap::new();
+        for (profile, coded) in self.surveys.values().flat_map(|survey| &survey.profiles) {
+            profiles.entry(*profile).or_default().add(*coded);
+        }
+        profiles
+    }
+
+    /// What would be coded anew if new chunks had this profile, and about how many bytes of shards that would write.
+    pub fn recoded_to(&self, wanted: Profile) -> (Tally, u64) {
+        let mut recoded = Tally::default();
+        self.profiles().into_iter().filter(|(profile, _)| *profile != wanted).for_each(|(_, coded)| recoded.add(coded));
+        let shards = u128::from(recoded.bytes) * wanted.width() as u128 / wanted.data() as u128;
+        (recoded, u64::try_from(shards).unwrap_or(u64::MAX))
+    }
+
     /// Groups of which nobody has found out yet how they are by this map.
-    fn unsurveyed(&self, map: &ClusterMap) -> Vec<u32> {
+    pub fn unsurveyed(&self, map: &ClusterMap) -> Vec<u32> {
         let is_known = |group: &GroupId| self.surveys.get(group).is_some_and(|survey| survey.epoch >= map.epoch);
         map.metadata_groups().filter(|group| !is_known(group)).map(|group| group.0).collect()
     }
 
-    /// What there is to repair and to move, how fast that goes, and how long it may take.
+    /// What there is to repair, to code anew and to move, how fast that goes, and how long it may take.
     pub fn progress(&self, map: &ClusterMap) -> Value {
-        let (lost, leaving, misplaced) =
-            (self.work(|survey| survey.lost), self.work(|survey| survey.leaving), self.work(|survey| survey.misplaced));
-        let left = (lost.bytes + leaving.bytes + misplaced.bytes) as f64;
+        let [lost, leaving, outdated, misplaced] = [
+            self.work(|survey| survey.lost),
+            self.work(|survey| survey.leaving),
+            self.work(|survey| survey.outdated),
+            self.work(|survey| survey.misplaced),
+        ];
+        let left = (lost.bytes + leaving.bytes + outdated.bytes + misplaced.bytes) as f64;
+        let profiles = self.profiles();
+        let profiles: Vec<Value> = profiles
+            .into_iter()
+            .map(|(profile, coded)| json!({ "profile": profile.to_string(), "data": tally(coded) }))
+            .collect();
         let rate = self.bytes_per_second();
         let seconds = rate.map(|rate| (left / rate as f64).ceil() as u64);
         json!({
             "lost": work(lost),
             "leaving": work(leaving),
+            "outdated": work(outdated),
             "misplaced": work(misplaced),
+            "profiles": profiles,
             "bytes_per_second": rate.unwrap_or(0),
             "seconds_left": if left == 0.0 { Some(0) } else { seconds },
             "groups_not_surveyed": self.unsurveyed(map),
@@ -121,7 +149,7 @@ pub async fn risk(gw: &Gateway) -> Value {
     })
 }
 
-fn tally(tally: Tally) -> Value {
+pub(super) fn tally(tally: Tally) -> Value {
     json!({ "keys": tally.keys, "chunks": tally.chunks, "bytes": tally.bytes })
 }
 

@@ -56,7 +56,7 @@ enum LayoutCommand {
         #[arg(value_name = "NODE")]
         target: String,
     },
-    /// Write new chunks with another k+m
+    /// Write new chunks with another k+m, and code the old ones anew in the background
     Profile {
         #[arg(value_name = "K+M")]
         profile: String,

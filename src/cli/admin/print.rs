@@ -22,6 +22,9 @@ pub(super) fn print_status(status: &Value) -> anyhow::Result<()> {
         size(&capacity["available_object_bytes"]),
         size(&capacity["shard_bytes"])
     );
+    for coded in list(&status["upkeep"]["profiles"]) {
+        println!("coded {}: {} in {} chunks", text(&coded["profile"]), size(&coded["data"]["bytes"]), coded["data"]["chunks"]);
+    }
     println!("writable disks: {}, needed for a write: {}", status["disks_writable"], status["write_quorum"]);
     print_upkeep(&status["upkeep"]);
     println!();
@@ -62,7 +65,12 @@ pub(super) fn print_status(status: &Value) -> anyhow::Result<()> {
 
 /// One line when nothing is owed, else what is, and how long it may take.
 fn print_upkeep(upkeep: &Value) {
-    let owed = [("lost", "to rebuild"), ("leaving", "to move off draining disks"), ("misplaced", "to move to their place")];
+    let owed = [
+        ("lost", "to rebuild"),
+        ("leaving", "to move off draining disks"),
+        ("outdated", "to code anew, because new chunks have another profile"),
+        ("misplaced", "to move to their place"),
+    ];
     let mut idle = true;
     for (name, what) in owed {
         let work = &upkeep[name];
@@ -77,12 +85,16 @@ fn print_upkeep(upkeep: &Value) {
         }
     }
     if idle {
-        println!("every shard is where it belongs");
+        println!("every shard is where it belongs, and coded as new ones are");
     } else {
         let left = upkeep["seconds_left"].as_u64().map_or("unknown".to_owned(), duration);
-        println!("repair and rebalance: {}/s, time left: {left}", size(&upkeep["bytes_per_second"]));
+        println!("repair, re-coding and rebalance: {}/s, time left: {left}", size(&upkeep["bytes_per_second"]));
     }
-    let unsurveyed = list(&upkeep["groups_not_surveyed"]).len();
+    print_unsurveyed(upkeep);
+}
+
+fn print_unsurveyed(found: &Value) {
+    let unsurveyed = list(&found["groups_not_surveyed"]).len();
     if unsurveyed > 0 {
         println!("{unsurveyed} metadata groups are being surveyed: there may be more");
     }
@@ -149,6 +161,17 @@ fn print_change(plan: &Value) {
         plan["partitions"],
         size(&plan["bytes_moved"])
     );
+    let recoded = &plan["recoded"];
+    if recoded["chunks"].as_u64().is_some_and(|chunks| chunks > 0) {
+        println!(
+            "codes anew {} chunks of {} keys, {}; that writes about {} of shards, and needs the room of old and new for a while",
+            recoded["chunks"],
+            recoded["keys"],
+            size(&recoded["bytes"]),
+            size(&plan["recoded_shard_bytes"])
+        );
+        print_unsurveyed(plan);
+    }
     let balance = |of: &Value| {
         format!("fullest {:.2}, emptiest {:.2}", of["fullest"].as_f64().unwrap_or(0.0), of["emptiest"].as_f64().unwrap_or(0.0))
     };

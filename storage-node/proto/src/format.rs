@@ -160,6 +160,8 @@ codec_struct!(GroupSurvey {
     lost,
     leaving,
     misplaced,
+    outdated,
+    profiles,
     unreadable,
     gone,
     margins,

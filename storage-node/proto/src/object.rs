@@ -137,8 +137,13 @@ pub struct ChunkEntry {
 impl ChunkEntry {
     /// The bytes of one shard's units.
     pub fn shard_bytes(&self) -> u64 {
+        self.shard_bytes_in(self.profile)
+    }
+
+    /// What one shard would have if the chunk were coded like this.
+    pub fn shard_bytes_in(&self, profile: Profile) -> u64 {
         let bytes = u64::from(self.bytes);
-        bytes / STRIPE_BYTES * self.profile.unit_bytes(STRIPE_BYTES) + self.profile.unit_bytes(bytes % STRIPE_BYTES)
+        bytes / STRIPE_BYTES * profile.unit_bytes(STRIPE_BYTES) + profile.unit_bytes(bytes % STRIPE_BYTES)
     }
 }
 

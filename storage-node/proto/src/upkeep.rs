@@ -1,7 +1,7 @@
 //! What a node knows of the state of the data in the metadata groups it leads: the outcome of its surveys, and how fast it
 //! repairs and moves.
 
-use placement_types::{DiskId, Epoch, GroupId, NodeId, Timestamp, ZoneName};
+use placement_types::{DiskId, Epoch, GroupId, NodeId, Profile, Timestamp, ZoneName};
 
 /// How much data something concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +38,10 @@ pub struct GroupSurvey {
     pub leaving: Work,
     /// Shards elsewhere than the ring says.
     pub misplaced: Work,
+    /// Shards of chunks that are to be coded anew, because new chunks have another profile by now.
+    pub outdated: Work,
+    /// How much is coded how.
+    pub profiles: Vec<(Profile, Tally)>,
     /// Fewer than k shards can be read now.
     pub unreadable: Tally,
     /// Fewer than k shards are left, waiting included: the data is gone unless a disk that was given up comes back.
@@ -55,7 +59,7 @@ pub struct GroupSurvey {
 pub struct UpkeepReport {
     /// Groups whose first survey under this leader is not done yet are missing.
     pub surveys: Vec<GroupSurvey>,
-    /// Bytes of shards written by repair and rebalance within the last minute.
+    /// Bytes of shards written by repair, rebalance and re-coding within the last minute.
     pub bytes_last_minute: u64,
     /// The same since the process started.
     pub bytes_total: u64,

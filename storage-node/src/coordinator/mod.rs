@@ -25,7 +25,7 @@ use storage_node_proto::object::ChunkEntry;
 use crate::holders::Holders;
 use crate::limits::Limits;
 use crate::metrics;
-pub(crate) use write::{Leftovers, ShardSet, Target, write_shards};
+pub(crate) use write::{Leftovers, ShardSet, Target, discard, write_shards};
 
 /// Writes and reads chunks. Cheap to clone; has no state of its own.
 #[derive(Clone)]
@@ -57,7 +57,7 @@ impl ChunkApi for Coordinator {
 
 impl Coordinator {
     /// Plans, writes, and makes the manifest entry of exactly those disks that acknowledged (I2).
-    async fn write_planned(&self, request: &WriteChunk, body: ByteStream<ChunkError>) -> Result<ChunkEntry, ChunkError> {
+    pub async fn write_planned(&self, request: &WriteChunk, body: ByteStream<ChunkError>) -> Result<ChunkEntry, ChunkError> {
         let quorum = request.profile.write_quorum();
         let plan = self.plan(request)?;
         let job = ShardSet {

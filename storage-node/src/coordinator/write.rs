@@ -203,7 +203,8 @@ impl<'a> Write<'a> {
             Ok(()) => Ok(acked),
             Err(error) => {
                 if self.set.leftovers == Leftovers::Delete {
-                    delete_written(self.coordinator, self.set).await;
+                    let disks: Vec<_> = self.set.targets.iter().map(|target| target.map(|target| target.disk)).collect();
+                    discard(self.coordinator, self.set.chunk, &disks).await;
                 }
                 Err(error)
             }
@@ -241,18 +242,19 @@ impl ShardSet {
     }
 }
 
-/// Deletes, as far as can be, every shard that a failed write may have left. What stays is an orphan for the scrub.
-async fn delete_written(coordinator: &Coordinator, set: &ShardSet) {
-    let deletes = set.targets.iter().enumerate().filter_map(|(index, target)| {
-        let holder = coordinator.holders.holder((*target)?.disk)?;
-        let shard = set.shard(index);
+/// Deletes, as far as can be, every shard of a new chunk that nothing refers to and never will: a failed write may have left
+/// it, or its commit was refused. What stays is an orphan for the scrub.
+pub(crate) async fn discard(coordinator: &Coordinator, chunk: ChunkId, disks: &[Option<DiskId>]) {
+    let deletes = (0u8..).zip(disks).filter_map(|(index, disk)| {
+        let holder = coordinator.holders.holder((*disk)?)?;
+        let shard = ShardId { chunk, index };
         Some(async move {
             coordinator.env.timeout(coordinator.limits.cleanup, holder.shards.delete_shards(holder.disk, vec![shard])).await
         })
     });
     for result in join_all(deletes).await {
         if !matches!(result, Ok(Ok(()))) {
-            tracing::info!(chunk = %set.chunk, "a shard of a failed write is left to the scrub");
+            tracing::info!(%chunk, "a shard that nothing refers to is left to the scrub");
         }
     }
 }

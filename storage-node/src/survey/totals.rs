@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use placement_map::ClusterMap;
-use placement_types::{DiskId, Epoch, GroupId, NodeId, ObjectKey, Timestamp, ZoneName};
+use placement_types::{DiskId, Epoch, GroupId, NodeId, ObjectKey, Profile, Timestamp, ZoneName};
 use storage_node_proto::command::{FiledChunk, Shelf};
 use storage_node_proto::upkeep::{GroupSurvey, Tally, Work};
 
-use crate::diagnosis::{Cause, Diagnosis};
+use crate::diagnosis::{Cause, Coding, Diagnosis};
 
 /// Sums of a pass.
 #[derive(Default)]
@@ -18,6 +18,8 @@ pub(super) struct Totals {
     lost: Work,
     leaving: Work,
     misplaced: Work,
+    outdated: Work,
+    profiles: BTreeMap<Profile, Keyed>,
     unreadable: Keyed,
     gone: Keyed,
     margins: Vec<Keyed>,
@@ -59,6 +61,12 @@ impl Totals {
                 Cause::Misplaced => &mut self.misplaced,
             };
             work.add(Work { shards: 1, bytes: entry.shard_bytes(), stuck: u64::from(need.to.is_none()) });
+        }
+        self.profiles.entry(entry.profile).or_default().add(key, bytes);
+        if diagnosis.coding != Coding::Current {
+            let shards = map.profile.width() as u64;
+            let stuck = if diagnosis.coding == Coding::OutdatedForNow { shards } else { 0 };
+            self.outdated.add(Work { shards, bytes: shards * entry.shard_bytes_in(map.profile), stuck });
         }
         let needed = entry.profile.data();
         match diagnosis.kept.checked_sub(needed) {
@@ -107,6 +115,8 @@ impl Totals {
             lost: self.lost,
             leaving: self.leaving,
             misplaced: self.misplaced,
+            outdated: self.outdated,
+            profiles: listed(self.profiles),
             unreadable: self.unreadable.tally,
             gone: self.gone.tally,
             margins: self.margins.into_iter().map(|keyed| keyed.tally).collect(),

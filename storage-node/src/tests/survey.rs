@@ -1,31 +1,11 @@
 //! Repair and rebalance by survey: lost nodes, drained disks, misplaced shards, and what is told of them.
 
 use placement_map::{DiskRole, DiskState};
-use storage_node_proto::query::{Answer, Query};
-use storage_node_proto::upkeep::{GroupSurvey, Tally, Work};
+use storage_node_proto::upkeep::{Tally, Work};
 
 use super::*;
-use crate::survey::Surveys;
 
 impl Cluster {
-    fn change_map(&self, change: impl FnOnce(&mut ClusterMap)) {
-        self.maps.send_modify(|map| {
-            let mut changed = map.as_deref().cloned().unwrap();
-            change(&mut changed);
-            *map = Some(Arc::new(changed));
-        });
-    }
-
-    async fn put_many(&self, count: usize) -> Vec<(String, Bytes)> {
-        let mut objects = Vec::new();
-        for number in 0..count {
-            let (name, whole) = (format!("object-{number:03}"), content(1_200_000 + number, number as u64));
-            self.put(&name, &whole).await;
-            objects.push((name, whole));
-        }
-        objects
-    }
-
     async fn assert_all(&self, objects: &[(String, Bytes)]) {
         for (name, whole) in objects {
             let entry = self.entry(name).await;
@@ -41,15 +21,6 @@ impl Cluster {
             disks.extend(slot_disks(&entry));
         }
         disks
-    }
-
-    /// Surveys until there is nothing more to do.
-    async fn settle(&self, surveys: &Surveys) -> GroupSurvey {
-        for _ in 0..10 {
-            surveys.round(&self.duties).await;
-        }
-        let report = surveys.report(&self.duties);
-        report.surveys.into_iter().next().expect("the group was surveyed")
     }
 }
 

@@ -203,7 +203,7 @@ impl Cluster {
         loop {
             let status: Value = serde_json::from_str(&self.admin_command(&["--json", "status"])?)?;
             let upkeep = &status["upkeep"];
-            let idle = ["lost", "leaving", "misplaced"].iter().all(|work| upkeep[work]["shards"] == 0);
+            let idle = ["lost", "leaving", "outdated", "misplaced"].iter().all(|work| upkeep[work]["shards"] == 0);
             let surveyed = upkeep["groups_not_surveyed"].as_array().is_some_and(Vec::is_empty);
             // The ring settles in steps; a step makes a new epoch, and so a survey that is not there yet.
             quiet = if idle && surveyed { quiet + 1 } else { 0 };
