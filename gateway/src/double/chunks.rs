@@ -54,6 +54,20 @@ impl Chunks {
         self.lent.load(Ordering::SeqCst)
     }
 
+    /// Codes a chunk anew under another id, and deletes the old shards as gc does after the grace.
+    pub fn recode(&self, old: &ChunkEntry, chunk: ChunkId) -> ChunkEntry {
+        let profile = Profile::new(1, 2).expect("a legal profile");
+        let new = ChunkEntry { chunk, profile, ..old.clone() };
+        let content = self.contents.lock().remove(&old.chunk).expect("it was written");
+        self.contents.lock().insert(chunk, content);
+        let mut shards = self.shards.lock();
+        for (index, disk) in (0u8..).zip(old.shards.iter().flatten()) {
+            shards.remove(&(*disk, ShardId { chunk: old.chunk, index }));
+            shards.insert((*disk, ShardId { chunk, index }));
+        }
+        new
+    }
+
     /// Deletes every shard there is, as gc does with those of objects that are no more.
     pub fn delete_all(&self) {
         self.shards.lock().clear();

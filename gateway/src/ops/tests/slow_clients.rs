@@ -2,6 +2,9 @@
 
 use futures::StreamExt as _;
 use gateway_s3::{ObjectBody, RangeRequest};
+use placement_types::{ChunkId, TxnId};
+use storage_node_proto::command::{Change, Command, Outcome};
+use storage_node_proto::object::Data;
 
 use super::*;
 use crate::double::Trouble;
@@ -95,6 +98,38 @@ async fn a_client_that_nods_off_after_every_piece_reads_across_chunks() {
     let mut client = Client::open(&bench, ObjectSelection::Range(range)).await;
     client.read_to(&bench, MIB + 23, Duration::from_secs(2)).await;
     assert!(client.read().await.is_none() && client.read == stored[15 * MIB + 77..16 * MIB + 100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_outlives_the_coding_of_its_object() {
+    let bench = Bench::new(45).await;
+    let stored = bytes(33 * MIB + 5, 0);
+    bench.put("k", &stored).await.unwrap();
+    let Some(Change::Put { shelf, key, record, data: Some(Data::Chunks(mut chunks)), .. }) =
+        bench.cluster.groups.applied.lock().last().cloned()
+    else {
+        panic!("the object has chunks")
+    };
+    let owner = record.data[0].txn;
+    let env = bench.cluster.env.clone();
+    for at in [1, 9 * MIB, 16 * MIB, 17 * MIB + PIECE] {
+        let mut brisk = Client::open(&bench, ObjectSelection::Whole).await;
+        let mut still = Client::open(&bench, ObjectSelection::Whole).await;
+        still.read_to(&bench, at, Duration::ZERO).await;
+        env.sleep(Duration::from_secs(3)).await;
+        brisk.read_to(&bench, at, Duration::ZERO).await;
+        for from in &mut chunks {
+            let to = bench.cluster.chunks.recode(from, ChunkId::random(&env));
+            let change = Change::Recode { shelf, key: key.clone(), owner, from: from.clone(), to: to.clone() };
+            let command = Command { txn: TxnId::random(&env), time: env.now(), change };
+            assert_eq!(bench.gw.commit(shelf, command, None).await.unwrap(), Outcome::Done);
+            *from = to;
+        }
+        for client in [&mut brisk, &mut still] {
+            client.read_all().await;
+            assert!(client.read == stored, "coded anew at {at}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
