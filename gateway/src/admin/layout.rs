@@ -10,8 +10,9 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
-use placement_map::layout::{change, settled};
+use placement_map::layout::{change, disks_in_use, settled};
 use placement_map::plan::{Balance, Plan, Tolerance};
+use placement_map::profile::default_profile;
 use placement_map::system::{LayoutChange, SystemChange, SystemOutcome};
 use placement_map::{ClusterMap, DiskRole};
 use placement_types::{DiskId, GroupId, NodeId};
@@ -33,7 +34,7 @@ pub struct LayoutQuery {
     targets: String,
     /// For `weigh`: bytes; nothing for the capacity.
     weight_bytes: Option<u64>,
-    /// For `profile`.
+    /// For `profile`: k+m; nothing for what suits the disks in use.
     profile: Option<String>,
     /// The layout that the change was planned on; the newest when it is not given.
     layout: Option<u64>,
@@ -145,8 +146,11 @@ fn parse(map: &ClusterMap, query: &LayoutQuery) -> Result<LayoutChange, LayoutEr
             _ => return Err(invalid("one node is removed at a time")),
         },
         Operation::Profile => {
-            let text = query.profile.as_deref().ok_or_else(|| invalid("name a profile, such as 4+2"))?;
-            LayoutChange::SetProfile { profile: text.parse().map_err(|error| LayoutError::Invalid(format!("{error}")))? }
+            let profile = match query.profile.as_deref() {
+                Some(text) => text.parse().map_err(|error| LayoutError::Invalid(format!("{error}")))?,
+                None => default_profile(&disks_in_use(map)).ok_or_else(|| invalid("no disk is in use"))?,
+            };
+            LayoutChange::SetProfile { profile }
         }
     })
 }
@@ -209,9 +213,9 @@ async fn describe(gw: &Gateway, map: &Arc<ClusterMap>, layout: &LayoutChange) ->
     let (before, wanted) = (Arc::clone(map), layout.clone());
     let planned = gw.env.run_blocking(move || {
         let after = change(&before, &wanted)?;
-        Ok(after.map(|after| (Plan::between(&before, &settled(&after), stored), Balance::of(&before))))
+        Ok(after.map(|after| (Plan::between(&before, &settled(&after), stored), Balance::of(&before), after.profile)))
     });
-    let Some((plan, balance_before)) = planned.await.map_err(LayoutError::Refused)? else {
+    let Some((plan, balance_before, profile)) = planned.await.map_err(LayoutError::Refused)? else {
         return Ok((json!({ "layout": map.layout, "changes": false }), held));
     };
     let upkeep = upkeep::gather(gw, map).await;
@@ -233,6 +237,8 @@ async fn describe(gw: &Gateway, map: &Arc<ClusterMap>, layout: &LayoutChange) ->
         "bytes_moved": plan.bytes_moved,
         // What is coded anew is not moved as well.
         "seconds_expected": rate.map(|rate| plan.bytes_moved.max(recoded_bytes) / rate),
+        "profile_before": map.profile.to_string(),
+        "profile_after": profile.to_string(),
         "recoded": upkeep::tally(recoded),
         "recoded_shard_bytes": recoded_bytes,
         "groups_not_surveyed": upkeep.unsurveyed(map),

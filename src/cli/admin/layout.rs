@@ -58,8 +58,9 @@ enum LayoutCommand {
     },
     /// Write new chunks with another k+m, and code the old ones anew in the background
     Profile {
+        /// Without it, what suits the disks in use
         #[arg(value_name = "K+M")]
-        profile: String,
+        profile: Option<String>,
     },
 }
 
@@ -74,7 +75,7 @@ impl LayoutArgs {
         let mut query = vec![("op", op.to_owned()), ("targets", targets.join(","))];
         match &self.change {
             LayoutCommand::Weigh { weight, .. } => query.extend(weight.0.map(|bytes| ("weight_bytes", bytes.to_string()))),
-            LayoutCommand::Profile { profile } => query.push(("profile", profile.clone())),
+            LayoutCommand::Profile { profile } => query.extend(profile.clone().map(|profile| ("profile", profile))),
             LayoutCommand::TakeIn { .. }
             | LayoutCommand::Drain { .. }
             | LayoutCommand::Keep { .. }
@@ -93,7 +94,7 @@ impl LayoutArgs {
         let (op, targets) = self.change.operation();
         let value = match &self.change {
             LayoutCommand::Weigh { weight, .. } => Some(weight.0.map_or("capacity".to_owned(), |bytes| bytes.to_string())),
-            LayoutCommand::Profile { profile } => Some(profile.clone()),
+            LayoutCommand::Profile { profile } => profile.clone(),
             LayoutCommand::TakeIn { .. }
             | LayoutCommand::Drain { .. }
             | LayoutCommand::Keep { .. }
@@ -157,6 +158,7 @@ mod tests {
         check("weigh a1 capacity", &[("op", "weigh"), ("targets", "a1")]);
         check("remove-disk a1 b2", &[("op", "remove-disk"), ("targets", "a1,b2")]);
         check("remove-node c3", &[("op", "remove-node"), ("targets", "c3")]);
+        check("profile", &[("op", "profile"), ("targets", "")]);
         check("profile 4+2", &[("op", "profile"), ("targets", ""), ("profile", "4+2")]);
     }
 }

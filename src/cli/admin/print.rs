@@ -161,6 +161,9 @@ fn print_change(plan: &Value) {
         plan["partitions"],
         size(&plan["bytes_moved"])
     );
+    if plan["profile_before"] != plan["profile_after"] {
+        println!("new chunks are coded {} -> {}", text(&plan["profile_before"]), text(&plan["profile_after"]));
+    }
     let recoded = &plan["recoded"];
     if recoded["chunks"].as_u64().is_some_and(|chunks| chunks > 0) {
         println!(
