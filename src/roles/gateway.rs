@@ -10,7 +10,7 @@ use placement_rpc::{Channels, Identity, Security, Subject};
 use placement_types::{Env, TaskHandle};
 
 use super::front::{Backend, Front, S3Listener};
-use super::node::read_secret;
+use super::network::read_secret;
 use crate::config::Settings;
 use crate::credentials::RootCredentials;
 use crate::net::{Directory, LatePlacement, Peers, placement_connect};
