@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 use crate::process::binary;
 use crate::{ACCESS_KEY, SECRET_KEY};
@@ -123,6 +124,38 @@ impl Client {
     /// When it fails: the message has its standard error.
     pub fn dozo(&self, arguments: &[&str]) -> anyhow::Result<String> {
         succeed(self.command(binary()).args(arguments).output().context("cannot run dozo")?, arguments)
+    }
+
+    /// Runs `dozo admin` against an admin endpoint.
+    ///
+    /// # Errors
+    /// When it fails: the message has what it said.
+    pub fn admin(&self, endpoint: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        self.dozo(&[["admin", "--admin-endpoint", endpoint].as_slice(), arguments].concat())
+    }
+
+    /// Waits until every group was surveyed by the newest map and nothing is left to repair, to code anew or to move.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`: the message has the last status.
+    pub fn wait_settled(&self, endpoint: &str, limit: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut quiet = 0;
+        loop {
+            let status: Value = serde_json::from_str(&self.admin(endpoint, &["--json", "status"])?)?;
+            let upkeep = &status["upkeep"];
+            let idle = ["lost", "leaving", "outdated", "misplaced"].iter().all(|work| upkeep[work]["shards"] == 0);
+            let surveyed = upkeep["groups_not_surveyed"].as_array().is_some_and(Vec::is_empty);
+            // The ring settles in steps; a step makes a new epoch, and so a survey that is not there yet.
+            quiet = if idle && surveyed { quiet + 1 } else { 0 };
+            if quiet >= 3 {
+                return Ok(());
+            }
+            if began.elapsed() > limit {
+                bail!("not settled after {limit:?}: {upkeep:#}");
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! Storage nodes and gateways on loopback.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use serde_json::Value;
+use anyhow::Context;
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -188,33 +187,15 @@ impl Cluster {
     /// # Errors
     /// When it fails: the message has what it said.
     pub fn admin_command(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut all = vec!["admin", "--admin-endpoint", self.admin(0)];
-        all.extend(arguments);
-        self.client(0).dozo(&all)
+        self.client(0).admin(self.admin(0), arguments)
     }
 
-    /// Waits until every group was surveyed by the newest map and nothing is left to repair or to move.
+    /// Waits until every group was surveyed by the newest map and nothing is left to repair, to code anew or to move.
     ///
     /// # Errors
     /// When that takes longer than `limit`: the message has the last status.
     pub fn wait_settled(&self, limit: Duration) -> anyhow::Result<()> {
-        let began = Instant::now();
-        let mut quiet = 0;
-        loop {
-            let status: Value = serde_json::from_str(&self.admin_command(&["--json", "status"])?)?;
-            let upkeep = &status["upkeep"];
-            let idle = ["lost", "leaving", "outdated", "misplaced"].iter().all(|work| upkeep[work]["shards"] == 0);
-            let surveyed = upkeep["groups_not_surveyed"].as_array().is_some_and(Vec::is_empty);
-            // The ring settles in steps; a step makes a new epoch, and so a survey that is not there yet.
-            quiet = if idle && surveyed { quiet + 1 } else { 0 };
-            if quiet >= 3 {
-                return Ok(());
-            }
-            if began.elapsed() > limit {
-                bail!("not settled after {limit:?}: {upkeep:#}\n{}", self.logs());
-            }
-            std::thread::sleep(Duration::from_millis(500));
-        }
+        self.client(0).wait_settled(self.admin(0), limit).with_context(|| self.logs())
     }
 
     fn launch_gateway(&self, gateway: usize) -> anyhow::Result<Gateway> {

@@ -59,6 +59,37 @@ impl Server {
         Ok(())
     }
 
+    /// Restarts with further fresh data directories.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn restart_with(&mut self, disks: usize) -> anyhow::Result<()> {
+        for disk in self.disks..disks {
+            std::fs::create_dir(self.disk(disk))?;
+        }
+        self.disks = disks;
+        self.restart()
+    }
+
+    /// Overwrites every shard on a disk with zeros.
+    ///
+    /// # Errors
+    /// When the disk holds no shard, or cannot be written.
+    pub fn wipe(&self, number: usize) -> anyhow::Result<()> {
+        let segments = self.disk(number).join("disk/segments");
+        let mut wiped = 0;
+        for entry in std::fs::read_dir(&segments)? {
+            let path = entry?.path();
+            let bytes = std::fs::metadata(&path)?.len();
+            let file = std::fs::File::options().write(true).open(&path)?;
+            file.set_len(0)?;
+            file.set_len(bytes)?;
+            wiped += 1;
+        }
+        anyhow::ensure!(wiped > 0, "there was nothing to wipe in {}", segments.display());
+        Ok(())
+    }
+
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the server runs")
     }

@@ -63,18 +63,66 @@ fn a_lost_disk_of_several_loses_no_object() {
     let file = server.dir.path().join("manifest");
     std::fs::write(&file, &output.stdout).unwrap();
     // The segments of one disk are overwritten with zeros: every shard on it is gone.
-    let segments = server.disk(3).join("disk/segments");
-    let mut wiped = 0;
-    for entry in std::fs::read_dir(&segments).unwrap() {
-        let path = entry.unwrap().path();
-        let bytes = std::fs::metadata(&path).unwrap().len();
-        let file = std::fs::File::options().write(true).open(&path).unwrap();
-        file.set_len(0).unwrap();
-        file.set_len(bytes).unwrap();
-        wiped += 1;
-    }
-    assert!(wiped > 0, "there was nothing to wipe in {}", segments.display());
+    server.wipe(3).unwrap();
     let verified = server.client().python("reader.py", &["disks", &file.display().to_string()]).unwrap();
+    assert!(verified.starts_with("verified "), "{verified}");
+}
+
+#[test]
+fn one_disk_becomes_four_and_old_objects_bear_the_loss_of_the_first() {
+    let mut server = Server::start(1).unwrap();
+    let (source, back) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = |dir: &tempfile::TempDir| dir.path().display().to_string();
+    make_tree(source.path(), TreeShape { small_files: 60, large_files: 2, large_bytes: 20 << 20 }).unwrap();
+    let expected = digest_tree(source.path()).unwrap();
+    server.client().aws(&["s3", "mb", "s3://tree"]).unwrap();
+    server.client().aws(&["s3", "sync", "--only-show-errors", &path(&source), "s3://tree/t/"]).unwrap();
+    // What is told of one of several chunks, and one that is still being uploaded.
+    let attributes = |server: &Server| {
+        let call = ["s3api", "head-object", "--bucket", "tree", "--key", "t/large-0.bin", "--checksum-mode", "ENABLED"];
+        server.client().aws(&call).unwrap()
+    };
+    let before = attributes(&server);
+    let created = server.client().aws(&["s3api", "create-multipart-upload", "--bucket", "tree", "--key", "part"]).unwrap();
+    let upload = created.split("\"UploadId\": \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
+    let part = source.path().join("large-1.bin").display().to_string();
+    let target = ["--bucket", "tree", "--key", "part", "--upload-id", &upload];
+    let uploaded = [["s3api", "upload-part", "--part-number", "1", "--body", &part].as_slice(), &target].concat();
+    let uploaded = server.client().aws(&uploaded).unwrap();
+    let etag = uploaded.split("\\\"").nth(1).unwrap().to_owned();
+
+    server.restart_with(4).unwrap();
+    let writer = server.client().python_start("writer.py", &["tree", "growing/", "12"]).unwrap();
+    let admin = |server: &Server, arguments: &[&str]| server.client().admin(server.admin(), arguments).unwrap();
+    admin(&server, &["apply", "take-in"]);
+    let plan = admin(&server, &["plan", "profile"]);
+    assert!(plan.contains("1+0 -> 2+2") && plan.contains("codes anew"), "{plan}");
+    admin(&server, &["apply", "profile"]);
+    let written = writer.wait_with_output().unwrap();
+    assert!(written.stderr.is_empty(), "no write failed meanwhile: {}", String::from_utf8_lossy(&written.stderr));
+    server.client().wait_settled(server.admin(), Duration::from_secs(120)).unwrap();
+    let status = admin(&server, &["status"]);
+    assert!(status.contains("coded 2+2: ") && !status.contains("coded 1+0: "), "{status}");
+    let risk = admin(&server, &["risk"]);
+    assert!(risk.contains("any one disk may fail: nothing becomes unreadable"), "{risk}");
+
+    server.kill();
+    server.wipe(0).unwrap();
+    server.restart().unwrap();
+    let parts = format!("Parts=[{{ETag={etag},PartNumber=1}}]");
+    server
+        .client()
+        .aws(&[["s3api", "complete-multipart-upload", "--multipart-upload", &parts].as_slice(), &target].concat())
+        .unwrap();
+    assert_eq!(attributes(&server), before);
+    server.client().aws(&["s3", "sync", "--only-show-errors", "s3://tree/t/", &path(&back)]).unwrap();
+    assert!(digest_tree(back.path()).unwrap() == expected, "the tree is not identical");
+    let again = back.path().join("again");
+    server.client().aws(&["s3", "cp", "--only-show-errors", "s3://tree/part", &again.display().to_string()]).unwrap();
+    assert!(std::fs::read(&again).unwrap() == std::fs::read(&part).unwrap());
+    let manifest = server.dir.path().join("manifest");
+    std::fs::write(&manifest, &written.stdout).unwrap();
+    let verified = server.client().python("reader.py", &["tree", &manifest.display().to_string()]).unwrap();
     assert!(verified.starts_with("verified "), "{verified}");
 }
 
