@@ -72,6 +72,11 @@ impl Appender {
                 Append::Seal { stream, last, reply } => self.append_seal(&stream, last, reply, &mut out),
                 Append::Delete { shards, reply } => self.append_delete(shards, reply, &mut out),
                 Append::Keep { tombstones, reply } => self.append_tombstones(tombstones, reply, &mut out),
+                Append::Adopt { shard, entry, reply } => self.adopt(shard, entry, reply, &mut out),
+                Append::Retire { segment, reply } => {
+                    self.active.take_if(|active| active.number == segment);
+                    out.commits.push(Commit::Wait { reply });
+                }
                 Append::Barrier { reply } => out.commits.push(Commit::Barrier { reply }),
                 Append::Close => {}
             }
@@ -156,7 +161,16 @@ impl Appender {
         let existing = self.core.latest(stream.shard)?;
         let replaced = match (stream.purpose, existing) {
             (Purpose::New, None) => None,
-            (Purpose::New, Some(existing)) if existing.root == root_hash(&units) => return Ok(None),
+            (Purpose::New, Some(existing)) if existing.root == root_hash(&units) => {
+                if !self.core.is_damaged(stream.shard, &existing) {
+                    return Ok(None);
+                }
+                // The same content under the same owner, so to everybody else it is the same shard (I3).
+                if existing.owner != stream.owner {
+                    return Err(WriteError::AlreadyExists { disk: self.core.identity.disk, shard: stream.shard });
+                }
+                Some(existing)
+            }
             (Purpose::New, Some(_)) => {
                 return Err(WriteError::AlreadyExists { disk: self.core.identity.disk, shard: stream.shard });
             }
@@ -183,6 +197,22 @@ impl Appender {
         self.write_record(&header, last.as_ref().map_or(&[], |unit| &unit.data), &encoded, out)?;
         self.core.segments.add_open(header.extent());
         Ok(Some(Sealed { entry: Entry::of_seal(&header, &table), replaced }))
+    }
+
+    /// Nothing is written: the seal is there, durably, and the caller checked all of it.
+    fn adopt(&mut self, shard: ShardId, entry: Entry, reply: Reply<()>, out: &mut Written) {
+        let extents = entry.extents();
+        let is_there = extents.iter().all(|extent| self.core.segments.exists(extent.at.segment));
+        match self.core.latest(shard) {
+            Ok(None) if is_there => {
+                let entry = Arc::new(entry);
+                extents.into_iter().for_each(|extent| self.core.segments.add_open(extent));
+                self.core.pending.insert(shard, entry.seal, Some(entry.clone()));
+                out.commits.push(Commit::Put { shard, entry, replaced: None, reply });
+            }
+            Ok(_) => out.commits.push(Commit::Wait { reply }),
+            Err(error) => drop(reply.send(Err(error))),
+        }
     }
 
     fn append_delete(&mut self, shards: Vec<ShardId>, reply: Reply<()>, out: &mut Written) {

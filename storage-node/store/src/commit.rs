@@ -128,6 +128,7 @@ impl Committer {
             Commit::Put { shard, entry, replaced, reply } => {
                 core.segments.settle(&entry.extents());
                 core.pending.applied(shard, entry.seal);
+                self.lift_quarantine(shard);
                 match replaced {
                     Some(old) => self.free(&old),
                     None => {
@@ -140,6 +141,7 @@ impl Committer {
                 for (shard, entry) in &removed {
                     core.pending.applied(*shard, at);
                     core.shards.fetch_sub(1, Ordering::Relaxed);
+                    self.lift_quarantine(*shard);
                     self.free(entry);
                 }
                 if let Some(reply) = reply {
@@ -152,6 +154,13 @@ impl Committer {
             Commit::Barrier { reply } => {
                 let _ = reply.send(Ok(self.end));
             }
+        }
+    }
+
+    /// A row that stays names a seal that is no more, and means nothing.
+    fn lift_quarantine(&self, shard: ShardId) {
+        if let Err(error) = self.core.quarantine.lift(&self.core.index, shard) {
+            self.core.index_failed(&error);
         }
     }
 

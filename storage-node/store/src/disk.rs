@@ -71,6 +71,8 @@ pub struct Usage {
     /// Segment bytes nothing needs any more, whether or not they were given back as holes.
     pub dead_bytes: u64,
     pub shards: u64,
+    /// Those of them that were found bad and are not repaired yet.
+    pub quarantined: u64,
     pub segments: u64,
     pub state: DiskState,
 }
@@ -261,6 +263,7 @@ impl Disk {
                 live_bytes,
                 dead_bytes: segment_bytes - live_bytes,
                 shards: core.shards.load(Ordering::Relaxed),
+                quarantined: core.quarantine.len() as u64,
                 segments: core.segments.fills().len() as u64,
                 state: core.health.state(),
             })
@@ -295,7 +298,7 @@ impl Disk {
         checkpoint.map(|_| ())
     }
 
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Core) -> T + Send + 'static) -> T {
+    pub(crate) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Core) -> T + Send + 'static) -> T {
         let core = self.handle.core.clone();
         self.handle.core.env.run_blocking(move || work(&core)).await
     }

@@ -39,7 +39,8 @@
 //! Why keyed: where a header is damaged a scan looks for the next one block by block, through bytes that clients chose. A
 //! client who does not know the key cannot make an object that is read as a record.
 //!
-//! Index: key `s` + shard id -> entry; key `mcheckpoint` -> version `u8`, disk id, position. Entry: version `u8`, owner,
+//! Index: key `s` + shard id -> entry; key `q` + shard id -> position of the seal of the copy that was found bad; key
+//! `mcheckpoint` -> version `u8`, disk id, position; key `mscrub` -> how far the scrub is (`scrub.rs`). Entry: version `u8`, owner,
 //! profile, written at, bytes `u64`, root, position of the seal, counted units: position, bytes `u32`.
 
 use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};

@@ -11,10 +11,14 @@ use storage_node_kv::{Durability, Kv, KvError, Step, WriteBatch};
 
 use crate::format::{Checkpoint, Entry};
 use crate::position::Position;
+use crate::scrub::ScrubState;
 
 const SHARD_PREFIX: u8 = b's';
 const SHARDS_END: &[u8] = &[SHARD_PREFIX + 1];
 const CHECKPOINT_KEY: &[u8] = b"mcheckpoint";
+const SCRUB_KEY: &[u8] = b"mscrub";
+const QUARANTINE_PREFIX: u8 = b'q';
+const QUARANTINE_END: &[u8] = &[QUARANTINE_PREFIX + 1];
 
 /// A shard as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +59,7 @@ impl Index {
 
     /// An undecodable entry is `Corrupt`, never "not found" (D8).
     pub fn get(&self, shard: ShardId) -> Result<Option<Entry>, KvError> {
-        self.kv.get(&key_of(shard))?.map(|value| decode(&value)).transpose()
+        self.kv.get(&key_of(SHARD_PREFIX, shard))?.map(|value| decode(&value)).transpose()
     }
 
     /// Applies changes at once; a crash may lose them, the log brings them back.
@@ -63,8 +67,8 @@ impl Index {
         let mut batch = WriteBatch::new();
         for (shard, entry) in changes {
             match entry {
-                Some(entry) => batch.put(key_of(*shard), entry.to_encoded()),
-                None => batch.delete(key_of(*shard)),
+                Some(entry) => batch.put(key_of(SHARD_PREFIX, *shard), entry.to_encoded()),
+                None => batch.delete(key_of(SHARD_PREFIX, *shard)),
             }
         }
         self.kv.write(&batch, Durability::Buffered)
@@ -72,7 +76,7 @@ impl Index {
 
     /// Visits the shards after `after` in order, at most `limit`.
     pub fn page(&self, after: Option<ShardId>, limit: usize) -> Result<Vec<(ShardId, Entry)>, KvError> {
-        let mut from = after.map_or_else(|| vec![SHARD_PREFIX], key_of);
+        let mut from = after.map_or_else(|| vec![SHARD_PREFIX], |after| key_of(SHARD_PREFIX, after));
         if after.is_some() {
             from.push(0);
         }
@@ -132,13 +136,56 @@ impl Index {
         let mut batch = WriteBatch::new();
         batch.delete(CHECKPOINT_KEY);
         batch.delete_range(vec![SHARD_PREFIX], SHARDS_END.to_vec());
+        batch.delete_range(vec![QUARANTINE_PREFIX], QUARANTINE_END.to_vec());
+        self.kv.write(&batch, Durability::Buffered)
+    }
+
+    /// Remembers that the copy of a shard with this seal is bad.
+    pub fn quarantine(&self, shard: ShardId, seal: Position) -> Result<(), KvError> {
+        let mut batch = WriteBatch::new();
+        batch.put(key_of(QUARANTINE_PREFIX, shard), seal.to_encoded());
+        self.kv.write(&batch, Durability::Buffered)
+    }
+
+    pub fn lift_quarantine(&self, shard: ShardId) -> Result<(), KvError> {
+        let mut batch = WriteBatch::new();
+        batch.delete(key_of(QUARANTINE_PREFIX, shard));
+        self.kv.write(&batch, Durability::Buffered)
+    }
+
+    /// The copies known to be bad, at most `limit`.
+    pub fn quarantined(&self, limit: usize) -> Result<Vec<(ShardId, Position)>, KvError> {
+        let (mut found, mut broken) = (Vec::new(), None);
+        self.kv.scan(&[QUARANTINE_PREFIX], QUARANTINE_END, &mut |key, value| match decode_pair(key, value) {
+            Ok(pair) if found.len() < limit => {
+                found.push(pair);
+                Step::Next
+            }
+            Ok(_) => Step::Stop,
+            Err(error) => {
+                broken = Some(error);
+                Step::Stop
+            }
+        })?;
+        broken.map_or(Ok(found), Err)
+    }
+
+    /// How far the scrub is. What does not decode is from another build: the cycle then begins anew.
+    pub fn load_scrub(&self) -> Result<ScrubState, KvError> {
+        let value = self.kv.get(SCRUB_KEY)?;
+        Ok(value.and_then(|value| ScrubState::from_encoded(&value).ok()).unwrap_or_default())
+    }
+
+    pub fn save_scrub(&self, state: &ScrubState) -> Result<(), KvError> {
+        let mut batch = WriteBatch::new();
+        batch.put(SCRUB_KEY, state.to_encoded());
         self.kv.write(&batch, Durability::Buffered)
     }
 }
 
-fn key_of(shard: ShardId) -> Vec<u8> {
+fn key_of(prefix: u8, shard: ShardId) -> Vec<u8> {
     let mut key = Vec::with_capacity(19);
-    key.push(SHARD_PREFIX);
+    key.push(prefix);
     key.extend(shard.to_bytes());
     key
 }
@@ -147,7 +194,7 @@ fn decode<T: Decode>(value: &[u8]) -> Result<T, KvError> {
     T::from_encoded(value).map_err(|error| KvError::Corrupt { detail: error.to_string() })
 }
 
-fn decode_pair(key: &[u8], value: &[u8]) -> Result<(ShardId, Entry), KvError> {
+fn decode_pair<T: Decode>(key: &[u8], value: &[u8]) -> Result<(ShardId, T), KvError> {
     let id = key.get(1..).and_then(|id| <[u8; 17]>::try_from(id).ok());
     let id = id.ok_or_else(|| KvError::Corrupt { detail: "a key is not a shard id".into() })?;
     Ok((ShardId::from_bytes(id), decode(value)?))

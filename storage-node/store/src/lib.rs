@@ -5,6 +5,7 @@
 //!   at all, whatever the moment of a crash (P6 to P8).
 //! - [`Disk::read_units`] returns only bytes whose BLAKE3, shard, unit and place on disk were all checked (D4, D5, D12, D13).
 //!   "Corrupt" and "not found" are different answers, and a damaged index is rebuilt from the segments, never believed.
+//! - What was found bad never counts as held, and writing the same shard again replaces it.
 //! - An acknowledged delete stays deleted, also when the index is lost and rebuilt (K4).
 //! - After a failed write or fsync the disk takes nothing more (I14); a full disk refuses shards but still deletes (D14).
 //!
@@ -23,7 +24,8 @@
 //!
 //! A shard comes as a stream of units and is never held whole: each unit is a record of its own, and the last one carries the
 //! *seal*, the list of all of them. Records of concurrent shards interleave. Opening a disk (`recovery.rs`, `replay.rs`) replays the log from
-//! the last checkpoint into the index; compaction (`compaction.rs`) appends what is alive in a mostly dead segment again.
+//! the last checkpoint into the index; compaction (`compaction.rs`) appends what is alive in a mostly dead segment again. The
+//! scrub (`scrub.rs`) reads everything now and then; what is bad is in quarantine (`quarantine.rs`) until it is written anew.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -49,16 +51,19 @@ mod disk;
 mod error;
 mod format;
 mod health;
+mod held;
 mod identity;
 mod index;
 mod limits;
 mod log;
 mod position;
 mod progress;
+mod quarantine;
 mod read;
 mod recovery;
 mod replay;
 mod scan;
+mod scrub;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -68,7 +73,9 @@ pub use compaction::Compaction;
 pub use disk::{Disk, IndexOpener, Options, Usage};
 pub use error::{OpenError, ReadError, WriteError};
 pub use health::DiskState;
+pub use held::{Examined, Held};
 pub use identity::{DiskIdentity, ExpectedIdentity};
 pub use index::ShardSummary;
 pub use limits::{UNIT_BYTES_MAX, UNITS_MAX};
+pub use scrub::{Adopted, DarkSearch, FinishedScrub, ScrubState, ScrubStep, ScrubTally};
 pub use writer::{Owner, ShardWriter};

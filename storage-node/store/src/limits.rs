@@ -56,5 +56,16 @@ pub(crate) const READ_ATTEMPTS_MAX: usize = 4;
 /// `disk.id` is far smaller; more is not ours.
 pub(crate) const IDENTITY_BYTES_MAX: u64 = 4096;
 
+/// Damaged shards that a disk remembers, some 5 MiB. More than that is not rot but a disk to replace.
+pub(crate) const QUARANTINE_MAX: usize = 100_000;
+
+/// What one step of a scrub reads: half a second of a slow disk, so that clients never wait long behind it.
+pub(crate) const SCRUB_STEP_BYTES: u64 = 8 << 20;
+pub(crate) const SCRUB_STEP_SHARDS: usize = 64;
+
+/// Seals without an index entry that one search for dark data keeps in memory. Nearly all dead seals are punched away; what
+/// does not fit is found by a later search.
+pub(crate) const DARK_SEALS_MAX: usize = 100_000;
+
 /// Shards in one page of a listing.
 pub(crate) const LIST_MAX: usize = 10_000;

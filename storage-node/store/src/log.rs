@@ -26,6 +26,7 @@ use crate::index::Index;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
 use crate::position::{Extent, Position};
 use crate::progress::{Progress, Stage};
+use crate::quarantine::Quarantine;
 use crate::segment::Segments;
 use crate::writer::Stream;
 
@@ -61,6 +62,17 @@ pub(crate) enum Append {
         tombstones: Vec<Tombstone>,
         reply: Reply<()>,
     },
+    /// Puts a whole shard that is in the log into the index, which has lost it.
+    Adopt {
+        shard: ShardId,
+        entry: Entry,
+        reply: Reply<()>,
+    },
+    /// Writes nothing more to a segment, whose file is gone.
+    Retire {
+        segment: u32,
+        reply: Reply<()>,
+    },
     /// Answers once everything before it is durable and in the index, with the position behind it.
     Barrier {
         reply: Reply<Position>,
@@ -73,7 +85,12 @@ impl Append {
         match self {
             Append::Unit { unit, .. } => unit.data.len(),
             Append::Seal { last, .. } => last.as_ref().map_or(0, |unit| unit.data.len()),
-            Append::Delete { .. } | Append::Keep { .. } | Append::Barrier { .. } | Append::Close => 0,
+            Append::Delete { .. }
+            | Append::Keep { .. }
+            | Append::Adopt { .. }
+            | Append::Retire { .. }
+            | Append::Barrier { .. }
+            | Append::Close => 0,
         }
     }
 }
@@ -92,6 +109,7 @@ pub(crate) struct Core {
     pub health: Health,
     pub progress: Progress,
     pub pending: Pending,
+    pub quarantine: Quarantine,
     pub durable: Durable,
     pub shards: AtomicU64,
     pub reclaim: mpsc::Sender<Vec<Extent>>,

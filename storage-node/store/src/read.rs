@@ -16,7 +16,7 @@ use crate::log::Core;
 use crate::scan::read_seal_table;
 
 /// Why a place could not be read; the reader decides what it means for the shard.
-enum Broken {
+pub(crate) enum Broken {
     Unit(u32),
     Seal,
     Io { segment: u32, source: io::Error },
@@ -52,12 +52,15 @@ pub(crate) fn read_units(core: &Core, shard: ShardId, first: u32, count: u32) ->
 
 /// Reads everything of a shard and its seal, one unit in memory at a time. Blocks.
 pub(crate) fn verify_shard(core: &Core, shard: ShardId) -> Result<(), ReadError> {
-    with_entry(core, shard, |entry| {
-        for (unit, place) in (0..).zip(&entry.units) {
-            read_unit(core, shard, unit, *place, entry)?;
-        }
-        verify_seal(core, shard, entry)
-    })
+    with_entry(core, shard, |entry| verify_entry(core, shard, entry))
+}
+
+/// Reads everything that this entry names. Blocks.
+pub(crate) fn verify_entry(core: &Core, shard: ShardId, entry: &Entry) -> Result<(), Broken> {
+    for (unit, place) in (0..).zip(&entry.units) {
+        read_unit(core, shard, unit, *place, entry)?;
+    }
+    verify_seal(core, shard, entry)
 }
 
 fn with_entry<T>(core: &Core, shard: ShardId, read: impl Fn(&Entry) -> Result<T, Broken>) -> Result<T, ReadError> {

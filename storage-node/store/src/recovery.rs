@@ -28,6 +28,7 @@ use crate::index::Index;
 use crate::log::{Core, Durable, Pending};
 use crate::position::{BLOCK_BYTES, Extent, Position, blocks_of};
 use crate::progress::Progress;
+use crate::quarantine::Quarantine;
 use crate::replay::{LogFiles, Replay, ReplayError};
 use crate::segment::Segments;
 
@@ -81,6 +82,7 @@ pub(crate) fn open(
         health: Health::new(identity.disk),
         progress: Progress::default(),
         pending: Pending::default(),
+        quarantine: recovered.quarantine,
         durable: Durable::new(recovered.end),
         shards: AtomicU64::new(recovered.shards),
         reclaim,
@@ -113,6 +115,7 @@ struct Recovered {
     end: Position,
     last_segment: Option<u32>,
     shards: u64,
+    quarantine: Quarantine,
 }
 
 /// What an index is brought up to date from.
@@ -179,8 +182,9 @@ fn open_and_replay(log: &LogFiles<'_>, opener: &IndexOpener, index_dir: &Path, b
     // What is replayed was fsynced by `Replay::finish`, so the mark may cover all of it.
     let end = durable.max(from);
     index.checkpoint(end)?;
+    let quarantine = Quarantine::load(&index)?;
     let last_segment = log.numbers.last().copied().filter(|number| *number >= from.segment);
-    Ok(Recovered { index, from, end, last_segment, shards })
+    Ok(Recovered { index, from, end, last_segment, shards, quarantine })
 }
 
 /// Counts what lives in each segment; decoding every entry also finds an index that is corrupt inside.

@@ -7,7 +7,7 @@
 //! For every segment `live + open <= end`: *live* blocks belong to indexed shards, *open* ones to shards that are still being
 //! written. A segment file is removed only when both are 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -131,6 +131,22 @@ impl Segments {
         }
         self.fs.remove_file(&self.path(number))?;
         self.fs.sync_dir(&self.dir)
+    }
+
+    /// Forgets segments whose files are gone though nobody here removed them; returns their numbers. What they held is lost
+    /// now, and not only when the last open handle is.
+    pub fn forget_missing(&self) -> io::Result<Vec<u32>> {
+        let known = self.fills();
+        let there: BTreeSet<u32> = self.list()?.into_iter().collect();
+        let mut state = self.state.lock();
+        // A segment that was removed in the meantime lost its fill before its file.
+        let missing = |number: &u32| !there.contains(number) && state.fills.contains_key(number);
+        let missing: Vec<u32> = known.into_keys().filter(missing).collect();
+        for number in &missing {
+            state.fills.remove(number);
+            state.handles.remove(number);
+        }
+        Ok(missing)
     }
 
     pub fn fills(&self) -> BTreeMap<u32, Fill> {

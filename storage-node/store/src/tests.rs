@@ -6,5 +6,6 @@ mod identity;
 mod machine;
 mod model;
 mod rocks;
+mod scrub;
 mod space;
 mod writing;

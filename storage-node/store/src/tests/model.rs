@@ -1,12 +1,14 @@
 //! The store against a `BTreeMap`, under random operations, crashes at random steps and lost indexes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::machine::*;
-use crate::{Disk, WriteError};
+use crate::format::HEADER_BYTES;
+use crate::position::Position;
+use crate::{Adopted, DarkSearch, Disk, Held, WriteError};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -27,6 +29,13 @@ enum Op {
     Checkpoint,
     Reopen,
     LoseIndex,
+    /// Reads everything and looks for dark data: there is nothing to find.
+    Scrub,
+    /// Flips a bit somewhere in a shard, and repairs it as its owner would.
+    Rot {
+        id: u8,
+        place: usize,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -55,6 +64,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Op::Checkpoint),
         1 => Just(Op::Reopen),
         1 => Just(Op::LoseIndex),
+        1 => Just(Op::Scrub),
+        2 => (0..8u8, 0..1_000_000usize).prop_map(|(id, place)| Op::Rot { id, place }),
     ];
     (op, prop::option::weighted(0.3, (0..20u64, 0..4usize))).prop_map(|(op, crash)| Step { op, crash })
 }
@@ -67,6 +78,8 @@ struct Run {
     model: BTreeMap<u8, Vec<Bytes>>,
     /// What else may be found of a shard whose last operation has no known outcome.
     doubtful: BTreeMap<u8, Vec<Content>>,
+    /// Shards that rotted and whose repair has no known outcome.
+    rotten: BTreeSet<u8>,
     /// Makes every written content another one.
     writes: u64,
 }
@@ -93,6 +106,9 @@ impl Run {
                 self.machine.kv.lock().crash_keeping(batches);
             }
             self.disk = Some(self.machine.open().await);
+            for id in std::mem::take(&mut self.rotten) {
+                self.repair(id).await.unwrap();
+            }
             self.resolve().await;
         }
         self.check().await;
@@ -144,6 +160,8 @@ impl Run {
                 self.disk = self.machine.try_open().await.ok();
                 assert!(self.disk.is_some() || may_fail);
             }
+            Op::Scrub => self.scrub(may_fail).await,
+            Op::Rot { id, place } => self.rot(*id, *place, may_fail).await,
             Op::LoseIndex => {
                 let closed = self.disk.take().expect("open").close().await;
                 assert!(closed.is_ok() || may_fail);
@@ -152,6 +170,54 @@ impl Run {
                 assert!(self.disk.is_some() || may_fail);
             }
         }
+    }
+
+    async fn scrub(&self, may_fail: bool) {
+        let mut after = None;
+        loop {
+            let step = self.disk().examine_next(after).await.unwrap();
+            assert!(step.examined.iter().all(|examined| examined.held == Held::Whole), "{step:?}");
+            after = step.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let mut search = DarkSearch::default();
+        while !search.is_complete {
+            search = self.disk().search_dark(search).await.unwrap();
+        }
+        match self.disk().adopt(search).await {
+            Ok(adopted) => assert_eq!(adopted, Adopted::default()),
+            Err(_) => assert!(may_fail),
+        }
+    }
+
+    async fn rot(&mut self, id: u8, place: usize, may_fail: bool) {
+        if !self.model.contains_key(&id) {
+            return;
+        }
+        let (disk, shard) = (self.disk(), shard(u128::from(id)));
+        let entry = disk.handle.core.index.get(shard).unwrap().expect("it is acknowledged");
+        let mut records: Vec<(Position, usize)> = entry.units.iter().map(|unit| (unit.at, unit.bytes as usize)).collect();
+        records.push((entry.seal, 0));
+        let (at, bytes) = records[place % records.len()];
+        let offset = at.offset() + (place % (HEADER_BYTES + bytes)) as u64;
+        self.machine.fs.flip_bit(self.machine.segment_path(at.segment), offset, (place % 8) as u8);
+        assert_eq!(disk.examine(shard).await.unwrap().held, Held::Damaged);
+        assert_eq!(disk.held(vec![shard]).await.unwrap(), [Held::Damaged]);
+        if self.repair(id).await.is_err() {
+            assert!(may_fail);
+            self.rotten.insert(id);
+        }
+    }
+
+    async fn repair(&self, id: u8) -> Result<(), WriteError> {
+        let shard = shard(u128::from(id));
+        // A crash may have made the disk forget that the shard is bad, and then it takes it for written already.
+        self.disk().examine(shard).await.unwrap();
+        put(self.disk(), shard, &self.model[&id]).await?;
+        assert_eq!(self.disk().examine(shard).await.unwrap().held, Held::Whole);
+        Ok(())
     }
 
     async fn put(&mut self, ids: &[u8], sizes: &[usize], may_fail: bool) {
@@ -230,7 +296,7 @@ proptest! {
         runtime.block_on(async {
             let machine = Machine::new(seed).await;
             let disk = Some(machine.open().await);
-            let mut run = Run { machine, disk, model: BTreeMap::new(), doubtful: BTreeMap::new(), writes: 0 };
+            let mut run = Run { machine, disk, model: BTreeMap::new(), doubtful: BTreeMap::new(), rotten: BTreeSet::new(), writes: 0 };
             for step in &steps {
                 run.step(step).await;
             }
