@@ -9,7 +9,7 @@
 //! | `/admin/v1/risk` | root | what would be lost or unreadable if one more disk, node or zone failed |
 //! | `/admin/v1/layout/plan?op=&targets=` | root | what a change of the cluster would move |
 //! | POST `/admin/v1/layout/apply?op=&targets=` | root | makes the change |
-//! | POST `/admin/v1/settings?rebuild_after_seconds=` | root | sets what holds for the whole cluster |
+//! | POST `/admin/v1/settings?rebuild_after_seconds=&scrub_cycle_seconds=` | root | sets what holds for the whole cluster |
 //! | `/admin/v1/explain?bucket=&key=` | root | where every shard of an object is, why, and what it could bear |
 //!
 //! What needs no signature tells nothing about configuration, buckets or users (A22). The rest is signed with S3 credentials
@@ -129,11 +129,22 @@ fn layout_reply(verdict: Result<serde_json::Value, LayoutError>) -> Response {
 
 #[derive(Deserialize)]
 struct SettingsQuery {
-    rebuild_after_seconds: u64,
+    rebuild_after_seconds: Option<u64>,
+    scrub_cycle_seconds: Option<u64>,
 }
 
 async fn set_settings(State(admin): State<Arc<Admin>>, Query(query): Query<SettingsQuery>) -> Response {
-    let settings = ClusterSettings { rebuild_after: Duration::from_secs(query.rebuild_after_seconds) };
+    let Some(map) = admin.gateway.maps.borrow().clone() else {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "This process has no cluster map yet.");
+    };
+    if query.scrub_cycle_seconds == Some(0) {
+        return refusal(StatusCode::BAD_REQUEST, "InvalidArgument", "A scrub takes at least a second.");
+    }
+    // What is not said stays as it is.
+    let settings = ClusterSettings {
+        rebuild_after: query.rebuild_after_seconds.map_or(map.settings.rebuild_after, Duration::from_secs),
+        scrub_cycle: query.scrub_cycle_seconds.map_or(map.settings.scrub_cycle, Duration::from_secs),
+    };
     match admin.gateway.system.propose(SystemChange::SetSettings { settings }).await {
         Ok(SystemOutcome::Done) => axum::Json(serde_json::json!({ "applied": true })).into_response(),
         Ok(outcome) => refusal(StatusCode::CONFLICT, "Refused", &outcome.into_reason()),

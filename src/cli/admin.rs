@@ -44,10 +44,15 @@ enum AdminCommand {
     /// Make a change of the cluster: take disks in, drain, keep, weigh or remove them, remove a node, set the profile
     Apply(LayoutArgs),
     /// Change a setting of the whole cluster
+    #[command(group(clap::ArgGroup::new("setting").required(true).multiple(true)))]
     Set {
         /// How long a node may be down, or a disk dead, before its shards are rebuilt elsewhere, such as 10m or 36h
-        #[arg(long, value_name = "TIME", value_parser = parse_seconds, required = true)]
-        rebuild_after: u64,
+        #[arg(long, value_name = "TIME", value_parser = parse_seconds, group = "setting")]
+        rebuild_after: Option<u64>,
+
+        /// Within which time every shard on every disk is read and checked once, such as 14d
+        #[arg(long, value_name = "TIME", value_parser = parse_seconds, group = "setting")]
+        scrub_cycle: Option<u64>,
     },
     /// Where an object's shards are, why there, and what may be lost before it is unreadable
     Explain {
@@ -79,8 +84,10 @@ pub fn run(args: AdminArgs, settings: impl FnOnce() -> anyhow::Result<Settings>)
             let applied = runtime.block_on(send(&client, Method::POST, "/admin/v1/layout/apply", &layout.query()))?;
             if args.json { print_json(&applied) } else { print_applied(&applied) }
         }
-        AdminCommand::Set { rebuild_after } => {
-            let query = [("rebuild_after_seconds", rebuild_after.to_string())];
+        AdminCommand::Set { rebuild_after, scrub_cycle } => {
+            let settings = [("rebuild_after_seconds", rebuild_after), ("scrub_cycle_seconds", scrub_cycle)];
+            let query: Vec<(&str, String)> =
+                settings.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?.to_string()))).collect();
             let applied = runtime.block_on(send(&client, Method::POST, "/admin/v1/settings", &query))?;
             if args.json {
                 return print_json(&applied);

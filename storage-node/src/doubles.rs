@@ -19,6 +19,7 @@ use storage_node_proto::api::{
     WriteChunk, WriteShard,
 };
 use storage_node_proto::command::{Command, Outcome};
+use storage_node_proto::damage::{ChunkVerdict, DamageReport, Held};
 use storage_node_proto::object::ChunkEntry;
 use storage_node_proto::query::{Answer, Query};
 use storage_node_proto::upkeep::UpkeepReport;
@@ -168,6 +169,21 @@ impl ShardApi for FakeDisks {
         Ok(())
     }
 
+    async fn check_shards(&self, disk: DiskId, shards: Vec<ShardId>) -> Result<Vec<Held>, ShardError> {
+        match self.fault(disk) {
+            Some(Fault::Gone) => return Err(ShardError::Unreachable { why: "gone".into() }),
+            Some(Fault::ReadStalls) => std::future::pending().await,
+            _ => {}
+        }
+        let stored = self.shards.lock();
+        let held = |shard: &ShardId| match stored.get(&(disk, *shard)) {
+            None => Held::Missing,
+            Some(units) if units.iter().all(Result::is_ok) => Held::Whole,
+            Some(_) => Held::Damaged,
+        };
+        Ok(shards.iter().map(held).collect())
+    }
+
     async fn disks(&self) -> Result<Vec<DiskReport>, ShardError> {
         Ok(Vec::new())
     }
@@ -177,6 +193,8 @@ impl ShardApi for FakeDisks {
 pub(crate) struct FakeNode {
     pub shards: Arc<dyn ShardApi>,
     pub meta: Option<Arc<dyn MetaApi>>,
+    /// What it was told.
+    pub damage: Mutex<Vec<DamageReport>>,
 }
 
 #[async_trait]
@@ -199,6 +217,10 @@ impl ShardApi for FakeNode {
         self.shards.delete_shards(disk, shards).await
     }
 
+    async fn check_shards(&self, disk: DiskId, shards: Vec<ShardId>) -> Result<Vec<Held>, ShardError> {
+        self.shards.check_shards(disk, shards).await
+    }
+
     async fn disks(&self) -> Result<Vec<DiskReport>, ShardError> {
         self.shards.disks().await
     }
@@ -211,6 +233,10 @@ impl ChunkApi for FakeNode {
     }
 
     async fn read_chunk(&self, _: ChunkEntry, _: ByteRange) -> Result<ByteStream<ChunkError>, ChunkError> {
+        Err(ChunkError::Unreachable { why: "no coordinator here".into() })
+    }
+
+    async fn verify_chunk(&self, _: ChunkEntry) -> Result<ChunkVerdict, ChunkError> {
         Err(ChunkError::Unreachable { why: "no coordinator here".into() })
     }
 }
@@ -236,6 +262,11 @@ impl MetaApi for FakeNode {
 impl UpkeepApi for FakeNode {
     async fn upkeep(&self) -> Result<UpkeepReport, ShardError> {
         Ok(UpkeepReport::default())
+    }
+
+    async fn report_damage(&self, report: DamageReport) -> Result<(), ShardError> {
+        self.damage.lock().push(report);
+        Ok(())
     }
 }
 
@@ -300,7 +331,7 @@ impl FakeCluster {
         let fake = Arc::new(FakeDisks::default());
         let directory = FakeNodes::default();
         for node in 1..nodes {
-            let peer = FakeNode { shards: fake.clone(), meta: None };
+            let peer = FakeNode { shards: fake.clone(), meta: None, damage: Mutex::default() };
             directory.nodes.lock().insert(node_id(node), Arc::new(peer));
         }
         let (sender, maps) = watch::channel(Some(Arc::new(map(nodes, disks, profile))));

@@ -6,6 +6,7 @@
 //! ShardApi  shard_service  the disks of this node                          (disks.rs, local_disk.rs -> -store)
 //! MetaApi   meta_service   the metadata groups of this node                (-> storage-node-consensus, -meta)
 //! duties    gc, orphans, survey, repair, rebalance, recode, maintenance, ...    (duties.rs is their context)
+//!           scrub, findings, absence: what is bad or missing on the disks
 //! ```
 //!
 //! What it guarantees:
@@ -16,6 +17,7 @@
 //! What it leaves to others: which nodes exist and live (placement), what objects are (gateway), how bytes reach peers
 //! (storage-node-proto). Nodes meet only through [`Nodes`](storage_node_proto::api::Nodes).
 
+mod absence;
 mod coordinator;
 mod diagnosis;
 mod disks;
@@ -23,6 +25,7 @@ mod disks;
 mod doubles;
 mod duties;
 mod error;
+mod findings;
 mod gc;
 mod group_client;
 mod groups;
@@ -39,6 +42,7 @@ mod rebalance;
 mod recode;
 mod repair;
 mod room;
+mod scrub;
 mod shard_service;
 mod survey;
 mod suspects;

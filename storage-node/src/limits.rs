@@ -65,14 +65,43 @@ pub(crate) const ROOM_BYTES: u64 = 8 << 30;
 /// How long an answer to how full the disks are is good for: in that time a node writes little against the room left.
 pub(crate) const ROOM_FRESH: Duration = Duration::from_secs(2);
 
+/// After a survey that a report caused, the next such one waits so many times as long as it took.
+pub(crate) const SURVEY_REST: u32 = 4;
+
 /// The window in which the rate of repair, rebalance and re-coding is measured.
 pub(crate) const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// How many shards one delete call names.
 pub(crate) const DELETE_BATCH: usize = 1024;
 
-/// How many a peer may name: what no own caller exceeds.
-pub(crate) const DELETES_PER_CALL_MAX: usize = 16 << 10;
+/// How many a peer may name in one call: what no own caller exceeds.
+pub(crate) const SHARDS_PER_CALL_MAX: usize = 16 << 10;
+
+/// How many shards a disk is asked about at once: as many look-ups in its index, a few tens of milliseconds.
+pub(crate) const CHECK_BATCH: usize = 2048;
+
+/// How many chunks reports may name before everything is asked about instead.
+pub(crate) const REPORTED_CHUNKS_MAX: usize = 10_000;
+
+/// How many findings wait to be told; beyond that the disk is reported as a whole.
+pub(crate) const FINDINGS_MAX: usize = 4096;
+
+/// How many shards one report names.
+pub(crate) const REPORT_SHARDS_MAX: usize = 2048;
+
+/// How many reports wait for nodes that do not answer, and how often each is tried: a leader that is away that long asks about
+/// everything when it leads again.
+pub(crate) const PARCELS_MAX: usize = 64;
+pub(crate) const PARCEL_TRIES_MAX: u32 = 30;
+
+/// The scrub is not slower than this, whatever the cycle: 4.5 TB in 14 days, and what any disk gives without noticing.
+pub(crate) const SCRUB_BYTES_PER_SECOND_MIN: f64 = 4.0 * 1024.0 * 1024.0;
+
+/// What reading a shard costs besides its bytes, for the pace: small shards are seeks.
+pub(crate) const SHARD_READ_BYTES: u64 = 64 << 10;
+
+/// The search for dark data reads headers: about one part in so many of a segment.
+pub(crate) const DARK_READ_SHARE: u64 = 8;
 
 /// How many transactions one `Referenced` query or `AbortTxns` command names.
 pub(crate) const TXNS_BATCH: usize = 1000;
@@ -136,6 +165,22 @@ pub struct Limits {
     pub survey_rest: Duration,
     /// How long a disk that did not take a shard is not tried for it again.
     pub target_rest: Duration,
+    /// How long after a survey the next one may follow because of a report: bad shards come in crowds.
+    pub report_rest: Duration,
+    /// How often what was found on this node's disks is examined and told.
+    pub findings_interval: Duration,
+    /// How often it is seen whether all segment files are there: a listing of a directory.
+    pub segments_interval: Duration,
+    /// A shard that was examined is not examined again for a while, however often readers meet it.
+    pub suspect_again: Duration,
+    /// How often the shards in quarantine are reported again.
+    pub quarantine_repeat: Duration,
+    /// How often it is seen whether a disk is to be scrubbed, and at what pace.
+    pub scrub_look: Duration,
+    /// How often the place of a scrub under way is written down.
+    pub scrub_save: Duration,
+    /// How long a verification waits for a unit.
+    pub verify_unit: Duration,
     /// A group is surveyed at least this often, for the risk view.
     pub survey_interval: Duration,
     /// Checkpoints bound how much of a segment's tail a restart has to scan.
@@ -171,6 +216,14 @@ impl Default for Limits {
             survey_look: Duration::from_secs(2),
             survey_rest: Duration::from_secs(20),
             target_rest: Duration::from_secs(10 * 60),
+            report_rest: Duration::from_secs(2),
+            findings_interval: Duration::from_secs(1),
+            segments_interval: Duration::from_secs(5),
+            suspect_again: Duration::from_secs(60),
+            quarantine_repeat: Duration::from_secs(5 * 60),
+            scrub_look: Duration::from_secs(10),
+            scrub_save: Duration::from_secs(10),
+            verify_unit: Duration::from_secs(10),
             survey_interval: Duration::from_secs(60 * 60),
             maintenance_interval: Duration::from_secs(30),
             forget_after: Duration::from_secs(7 * 24 * 60 * 60),

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use placement_types::{DiskId, Env, ShardId};
 use storage_node_proto::api::{DiskHealth, DiskReport};
-use storage_node_store::{Disk, DiskState, ReadError, ShardSummary, Usage};
+use storage_node_proto::upkeep::{ScrubReport, ScrubTally};
+use storage_node_store::{DarkSearch, Disk, DiskState, Examined, Held, ReadError, ScrubState, ScrubStep, ShardSummary, Usage};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::limits::{CALLS_PER_DISK_MAX, STALL_DEADLINE, STALL_REST};
@@ -40,6 +41,8 @@ pub(crate) struct LocalDisk {
     began: Arc<Mutex<Began>>,
     /// Until when the disk counts as one that hangs.
     stalled_until: Mutex<Option<Duration>>,
+    /// How far the scrub is, for reports.
+    scrub: Mutex<ScrubState>,
 }
 
 /// When the calls under way began.
@@ -61,7 +64,8 @@ impl LocalDisk {
     pub fn new(env: Env, disk: Disk) -> Self {
         let (calls, probes) = (Arc::new(Semaphore::new(CALLS_PER_DISK_MAX)), Arc::new(Semaphore::new(1)));
         let id = disk.identity().disk;
-        Self { id, env, disk, calls, probes, began: Arc::default(), stalled_until: Mutex::new(None) }
+        let (began, stalled_until, scrub) = Default::default();
+        Self { id, env, disk, calls, probes, began, stalled_until, scrub }
     }
 
     /// The disk itself, for calls that wait in its queue and not on a thread: writes, deletes and upkeep.
@@ -77,6 +81,34 @@ impl LocalDisk {
     pub async fn stat(&self, shard: ShardId) -> Called<Result<ShardSummary, ReadError>> {
         let disk = self.disk.clone();
         self.call(&self.calls, async move { disk.stat(shard).await }).await
+    }
+
+    /// What the disk has of these shards, by its index.
+    pub async fn held(&self, shards: Vec<ShardId>) -> Called<Result<Vec<Held>, ReadError>> {
+        let disk = self.disk.clone();
+        self.call(&self.calls, async move { disk.held(shards).await }).await
+    }
+
+    /// Reads all of a shard.
+    pub async fn examine(&self, shard: ShardId) -> Called<Result<Examined, ReadError>> {
+        let disk = self.disk.clone();
+        self.call(&self.calls, async move { disk.examine(shard).await }).await
+    }
+
+    /// A step of the scrub.
+    pub async fn examine_next(&self, after: Option<ShardId>) -> Called<Result<ScrubStep, ReadError>> {
+        let disk = self.disk.clone();
+        self.call(&self.calls, async move { disk.examine_next(after).await }).await
+    }
+
+    /// A step of the search for dark data.
+    pub async fn search_dark(&self, search: DarkSearch) -> Called<Result<DarkSearch, ReadError>> {
+        let disk = self.disk.clone();
+        self.call(&self.calls, async move { disk.search_dark(search).await }).await
+    }
+
+    pub fn set_scrub(&self, state: ScrubState) {
+        *self.scrub.lock() = state;
     }
 
     /// The disk as it is now. One that does not answer within `limit` is as good as dead.
@@ -98,8 +130,10 @@ impl LocalDisk {
             available_bytes: usage.as_ref().map_or(0, |usage| usage.available_bytes),
             shard_bytes: usage.as_ref().map_or(0, |usage| usage.live_bytes),
             shards: usage.as_ref().map_or(0, |usage| usage.shards),
+            quarantined: usage.as_ref().map_or(0, |usage| usage.quarantined),
+            scrub: scrub_report(*self.scrub.lock()),
         };
-        metrics::disk(self.id, report.shard_bytes, report.available_bytes);
+        metrics::disk(self.id, report.shard_bytes, report.available_bytes, report.quarantined);
         report
     }
 
@@ -138,6 +172,21 @@ impl LocalDisk {
         // It outlives a caller that gives up: only its end gives the place back.
         task.detach();
         receiver.await.map_or(Called::Lost, Called::Answered)
+    }
+}
+
+fn scrub_report(state: ScrubState) -> ScrubReport {
+    let tally = |tally: storage_node_store::ScrubTally| ScrubTally {
+        began: tally.began,
+        shards: tally.shards,
+        bytes: tally.bytes,
+        damaged: tally.damaged,
+        dark: tally.dark,
+        unreadable: tally.unreadable,
+    };
+    ScrubReport {
+        current: state.current.map(|(current, _)| tally(current)),
+        finished: state.finished.map(|finished| (finished.at, tally(finished.tally))),
     }
 }
 

@@ -8,6 +8,7 @@ use storage_node_proto::api::MetaError;
 use storage_node_proto::command::{Change, Outcome};
 
 use crate::duties::Duties;
+use crate::findings::Findings;
 use crate::limits::{COMPACTIONS_PER_ROUND_MAX, FORGETS_PER_ROUND_MAX};
 use crate::local_disk::LocalDisk;
 
@@ -30,6 +31,16 @@ pub(crate) async fn disk_round(disk: &LocalDisk) {
     }
     if let Err(error) = store.checkpoint().await {
         tracing::warn!(disk = %id, %error, "a disk's index could not be checkpointed");
+    }
+}
+
+/// Looks whether the files of a disk are there. An open file goes on being read when its name is gone, until the next restart:
+/// what it holds is to be repaired before that.
+pub(crate) async fn watch_segments(disk: &LocalDisk, findings: &Findings) {
+    match disk.store().forget_missing_segments().await {
+        Ok(missing) if missing.is_empty() => {}
+        Ok(_) => findings.disk(disk.id),
+        Err(error) => tracing::debug!(disk = %disk.id, %error, "it was not seen whether the segments of a disk are there"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The names of this service's metrics, behind typed functions. No other module names one.
 
 use metrics::{counter, gauge, histogram};
-use placement_types::DiskId;
+use placement_types::{DiskId, Timestamp};
 use std::time::Duration;
 
 /// A chunk was written; `missing` of its shards are owed to repair.
@@ -22,8 +22,34 @@ pub(crate) fn shard_writer_failed() {
     counter!("dozo_shard_writer_failures_total").increment(1);
 }
 
+/// Once for each bad shard: when it goes into quarantine.
 pub(crate) fn bitrot_detected() {
     counter!("dozo_bitrot_detected_total").increment(1);
+}
+
+/// Each time a reader meets one.
+pub(crate) fn corrupt_read() {
+    counter!("dozo_corrupt_reads_total").increment(1);
+}
+
+/// Every unit of a chunk is sound, and the chunk's hash is wrong.
+pub(crate) fn chunk_hash_wrong() {
+    counter!("dozo_chunk_hash_wrong_total").increment(1);
+}
+
+pub(crate) fn scrubbed(shards: usize, bytes: u64) {
+    counter!("dozo_scrubbed_shards_total").increment(shards as u64);
+    counter!("dozo_scrubbed_bytes_total").increment(bytes);
+}
+
+/// Shards found in segments and not in the index: those that were put back, and those that are not whole.
+pub(crate) fn dark_data(shards: usize, unreadable: u64) {
+    counter!("dozo_dark_shards_total").increment(shards as u64);
+    counter!("dozo_dark_shards_unreadable_total").increment(unreadable);
+}
+
+pub(crate) fn scrub_finished(disk: DiskId, at: Timestamp) {
+    gauge!("dozo_disk_scrub_finished_timestamp_seconds", "disk" => disk.to_string()).set(at.as_millis() as f64 / 1000.0);
 }
 
 pub(crate) fn shard_missing() {
@@ -80,7 +106,8 @@ pub(crate) fn repair_failed() {
     counter!("dozo_repair_failures_total").increment(1);
 }
 
-pub(crate) fn disk(disk: DiskId, shard_bytes: u64, available_bytes: u64) {
+pub(crate) fn disk(disk: DiskId, shard_bytes: u64, available_bytes: u64, quarantined: u64) {
+    gauge!("dozo_disk_quarantined_shards", "disk" => disk.to_string()).set(quarantined as f64);
     gauge!("dozo_disk_shard_bytes", "disk" => disk.to_string()).set(shard_bytes as f64);
     gauge!("dozo_disk_available_bytes", "disk" => disk.to_string()).set(available_bytes as f64);
 }

@@ -21,6 +21,7 @@ use storage_node_proto::api::{
     SUPERSEDED, ShardApi, ShardError, UpkeepApi, WriteChunk, WriteShard,
 };
 use storage_node_proto::command::{Command, Outcome};
+use storage_node_proto::damage::{ChunkVerdict, DamageReport, Held};
 use storage_node_proto::object::ChunkEntry;
 use storage_node_proto::query::{Answer, Query};
 use storage_node_proto::upkeep::UpkeepReport;
@@ -30,6 +31,7 @@ use crate::coordinator::Coordinator;
 use crate::disks::{DiskDir, Disks};
 use crate::duties::Duties;
 use crate::error::StartError;
+use crate::findings::{Courier, Findings};
 use crate::group_client::GroupClient;
 use crate::holders::Holders;
 use crate::limits::Limits;
@@ -39,7 +41,7 @@ use crate::shard_service::ShardService;
 use crate::survey::Surveys;
 use crate::suspects::Suspects;
 use crate::throttle::Throttle;
-use crate::{gc, groups, maintenance, repair};
+use crate::{gc, groups, maintenance, repair, scrub};
 
 /// Opens a key-value store in a directory, making an empty one where there is none.
 pub type KvOpener = IndexOpener;
@@ -122,7 +124,11 @@ impl StorageNode {
         let consensus = Consensus::start(config, env.clone(), kv.clone(), transport, machines).await?;
 
         let meta = MetaService { env: env.clone(), consensus: consensus.clone(), maps: maps.clone(), limits: limits.clone() };
-        let shards = ShardService { env: env.clone(), disks: disks.clone(), maps: maps.clone(), tenure: tenure.clone() };
+        let findings = Findings::default();
+        // Each may have been restored from an old image, or lost a file, while the node was away.
+        disks.all().for_each(|disk| findings.disk(disk.id));
+        let shards =
+            ShardService { env: env.clone(), disks: disks.clone(), maps: maps.clone(), tenure: tenure.clone(), findings: findings.clone() };
         let suspects = Arc::new(Suspects::new(env.clone(), limits.suspicion));
         let holders = Holders { me: node, local: Arc::new(shards.clone()), nodes: nodes.clone(), maps: maps.clone(), suspects };
         let coordinator = Coordinator { env: env.clone(), holders: holders.clone(), limits: limits.clone() };
@@ -146,8 +152,8 @@ impl StorageNode {
             room: Arc::default(),
         };
         let surveys = Arc::new(Surveys::default());
-        let tasks = start_duties(&duties, &disks, &consensus, &surveys);
-        let inner = Inner { tenure, maps, consensus, kv, disks, meta, shards, duties, surveys, tasks: Mutex::new(tasks) };
+        let tasks = start_duties(&duties, &disks, &consensus, &surveys, &findings);
+        let inner = Inner { node, tenure, maps, consensus, kv, disks, meta, shards, duties, surveys, tasks: Mutex::new(tasks) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -222,12 +228,19 @@ async fn open_state(env: &Env, dir: PathBuf, open: KvOpener) -> Result<Arc<dyn K
     opened.await.map_err(|source| StartError::State { path, source })
 }
 
-fn start_duties(duties: &Duties, disks: &Arc<Disks>, consensus: &Consensus, surveys: &Arc<Surveys>) -> Vec<TaskHandle> {
+fn start_duties(
+    duties: &Duties,
+    disks: &Arc<Disks>,
+    consensus: &Consensus,
+    surveys: &Arc<Surveys>,
+    findings: &Findings,
+) -> Vec<TaskHandle> {
     let (env, limits) = (&duties.env, &duties.limits);
     let (me, maps) = (duties.holders.me, duties.holders.maps.clone());
     let follow = groups::follow(env.clone(), limits.groups_interval, consensus.clone(), maps, me);
     let (for_gc, for_repair, for_forget) = (duties.clone(), duties.clone(), duties.clone());
     let (for_survey, surveys) = (duties.clone(), surveys.clone());
+    let (for_findings, found, told, held) = (duties.clone(), findings.clone(), surveys.clone(), disks.clone());
     let mut tasks = vec![
         env.spawn("group-follower", follow),
         env.spawn("gc", async move {
@@ -248,6 +261,13 @@ fn start_duties(duties: &Duties, disks: &Arc<Disks>, consensus: &Consensus, surv
                 surveys.round(&for_survey).await;
             }
         }),
+        env.spawn("findings", async move {
+            let mut courier = Courier::default();
+            loop {
+                for_findings.pause(for_findings.limits.findings_interval).await;
+                courier.round(&for_findings, &held, &found, &told).await;
+            }
+        }),
         env.spawn("forget", async move {
             loop {
                 for_forget.pause(for_forget.limits.forget_interval).await;
@@ -258,7 +278,9 @@ fn start_duties(duties: &Duties, disks: &Arc<Disks>, consensus: &Consensus, surv
     // Each disk has its own: one that hangs holds up nobody else's upkeep.
     for disk in disks.all() {
         let (duties, disk) = (duties.clone(), disk.clone());
-        let (for_scrub, scrubbed) = (duties.clone(), disk.clone());
+        let (for_orphans, orphaned) = (duties.clone(), disk.clone());
+        let (for_scrub, scrubbed, found) = (duties.clone(), disk.clone(), findings.clone());
+        let (for_watch, watched, lost) = (duties.clone(), disk.clone(), findings.clone());
         tasks.push(env.spawn("disk-maintenance", async move {
             loop {
                 duties.pause(duties.limits.maintenance_interval).await;
@@ -268,10 +290,17 @@ fn start_duties(duties: &Duties, disks: &Arc<Disks>, consensus: &Consensus, surv
         tasks.push(env.spawn("orphan-scrub", async move {
             let mut scrub = OrphanScrub::default();
             loop {
-                for_scrub.pause(for_scrub.limits.orphan_interval).await;
-                scrub.round(&for_scrub, &scrubbed).await;
+                for_orphans.pause(for_orphans.limits.orphan_interval).await;
+                scrub.round(&for_orphans, &orphaned).await;
             }
         }));
+        tasks.push(env.spawn("segment-watch", async move {
+            loop {
+                for_watch.pause(for_watch.limits.segments_interval).await;
+                maintenance::watch_segments(&watched, &lost).await;
+            }
+        }));
+        tasks.push(env.spawn("scrub", async move { scrub::run(&for_scrub, &scrubbed, &found).await }));
     }
     tasks
 }
@@ -300,6 +329,10 @@ impl ChunkApi for StorageNode {
         // The client is served as long as the stream lives.
         Ok(pieces.inspect(move |_| _ = &serving).boxed())
     }
+
+    async fn verify_chunk(&self, entry: ChunkEntry) -> Result<ChunkVerdict, ChunkError> {
+        self.inner.duties.throttle.background(self.inner.duties.coordinator.verify_chunk(entry)).await
+    }
 }
 
 #[async_trait]
@@ -322,6 +355,10 @@ impl ShardApi for StorageNode {
         self.inner.shards.delete_shards(disk, shards).await
     }
 
+    async fn check_shards(&self, disk: DiskId, shards: Vec<ShardId>) -> Result<Vec<Held>, ShardError> {
+        self.inner.shards.check_shards(disk, shards).await
+    }
+
     async fn disks(&self) -> Result<Vec<DiskReport>, ShardError> {
         self.inner.shards.disks().await
     }
@@ -331,6 +368,11 @@ impl ShardApi for StorageNode {
 impl UpkeepApi for StorageNode {
     async fn upkeep(&self) -> Result<UpkeepReport, ShardError> {
         Ok(self.inner.surveys.report(&self.inner.duties))
+    }
+
+    async fn report_damage(&self, report: DamageReport) -> Result<(), ShardError> {
+        self.inner.surveys.reports.note(&report);
+        Ok(())
     }
 }
 

@@ -13,9 +13,11 @@ use futures::StreamExt;
 use placement_types::{ByteRange, DiskId, GroupId, TxnId};
 use storage_node_proto::api::{ChunkApi, ChunkError, MetaError, Owner};
 use storage_node_proto::command::{Change, Command, FiledChunk, Outcome};
+use storage_node_proto::object::ChunkEntry;
 use storage_node_proto::query::{Answer, Query};
 
-use crate::coordinator::{Leftovers, ShardSet, Target, write_shards};
+use crate::absence::writer_of;
+use crate::coordinator::{Leftovers, ShardSet, StoredShards, Target, write_shards};
 use crate::diagnosis::{Cause, Need, diagnose};
 use crate::duties::Duties;
 use crate::limits::{PAGES_PER_ROUND_MAX, QUEUE_PAGE, REPAIRS_AT_ONCE};
@@ -68,7 +70,7 @@ async fn repair_or_warn(duties: &Duties, group: GroupId, degraded: FiledChunk) -
     if needs.is_empty() {
         return 0;
     }
-    match duties.throttle.background(rebuild(duties, group, &degraded, &needs)).await {
+    match duties.throttle.background(rebuild(duties, group, &degraded, &[], &needs)).await {
         Ok(filled) => filled,
         Err(error) => {
             metrics::repair_failed();
@@ -79,13 +81,24 @@ async fn repair_or_warn(duties: &Duties, group: GroupId, degraded: FiledChunk) -
 }
 
 /// Rebuilds the shards that are needed, each with a disk to go to. Returns how many slots were filled.
-pub(crate) async fn rebuild(duties: &Duties, group: GroupId, chunk: &FiledChunk, needs: &[Need]) -> Result<usize, RepairError> {
+///
+/// A shard whose need is the disk that the manifest names already is absent there. It is written once more under the
+/// transaction it belongs to (`movers` has those that are not the record's own), and there is no slot to swap.
+pub(crate) async fn rebuild(
+    duties: &Duties,
+    group: GroupId,
+    chunk: &FiledChunk,
+    movers: &[(u8, TxnId)],
+    needs: &[Need],
+) -> Result<usize, RepairError> {
     let entry = &chunk.entry;
+    let in_place = |need: &Need| need.to.is_some() && need.to == entry.shards[need.index];
     // Each shard is written under the transaction of the command that will move its slot: if that never commits, the scrub
     // can fence the one transaction and delete the one shard.
     let mut targets: Vec<Option<Target>> = vec![None; entry.shards.len()];
     for need in needs {
-        let owner = Owner { txn: TxnId::random(&duties.env), slot: chunk.shelf.slot() };
+        let txn = if in_place(need) { writer_of(chunk, movers, need.index) } else { TxnId::random(&duties.env) };
+        let owner = Owner { txn, slot: chunk.shelf.slot() };
         targets[need.index] = need.to.map(|disk| Target { disk, owner });
     }
     let set = ShardSet {
@@ -96,9 +109,13 @@ pub(crate) async fn rebuild(duties: &Duties, group: GroupId, chunk: &FiledChunk,
         quorum: 1,
         leftovers: Leftovers::LeaveToScrub,
     };
-    let whole = ByteRange::new(0, u64::from(entry.bytes)).expect("zero is the smallest start");
-    let body = duties.coordinator.read_chunk(entry.clone(), whole).await?;
-    let stored = write_shards(&duties.coordinator, &set, body).await?;
+    // What is left of a damaged shard is read only if it does not go without.
+    let mut source = entry.clone();
+    needs.iter().filter(|need| in_place(need)).for_each(|need| source.shards[need.index] = None);
+    let stored = match code_again(duties, &source, &set).await {
+        Err(RepairError::Chunk(_)) if source != *entry => code_again(duties, entry, &set).await?,
+        stored => stored?,
+    };
     if stored.hash != entry.hash {
         return Err(RepairError::OtherContent);
     }
@@ -109,12 +126,18 @@ pub(crate) async fn rebuild(duties: &Duties, group: GroupId, chunk: &FiledChunk,
             continue;
         }
         duties.meter.add(&duties.env, entry.shard_bytes());
-        if swap(duties, group, chunk, need.index, disk, owner.txn).await? {
+        if in_place(need) || swap(duties, group, chunk, need.index, disk, owner.txn).await? {
             filled += 1;
             metrics::shard_repaired();
         }
     }
     Ok(filled)
+}
+
+async fn code_again(duties: &Duties, source: &ChunkEntry, set: &ShardSet) -> Result<StoredShards, RepairError> {
+    let whole = ByteRange::new(0, u64::from(source.bytes)).expect("zero is the smallest start");
+    let body = duties.coordinator.read_chunk(source.clone(), whole).await?;
+    Ok(write_shards(&duties.coordinator, set, body).await?)
 }
 
 /// Gives a slot to the disk on which its shard was written and fsynced under `txn`; `false` when the slot is not what was

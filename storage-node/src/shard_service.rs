@@ -14,10 +14,12 @@ use placement_proto::api::MapWatch;
 use placement_proto::tenure::Tenure;
 use placement_types::{DiskId, Env, ShardId};
 use storage_node_proto::api::{ByteStream, DiskReport, ShardApi, ShardError, WriteShard};
+use storage_node_proto::damage::Held;
 use storage_node_store::{Owner, ReadError, WriteError};
 
 use crate::disks::Disks;
-use crate::limits::{DELETES_PER_CALL_MAX, READ_BATCH_UNITS};
+use crate::findings::Findings;
+use crate::limits::{READ_BATCH_UNITS, SHARDS_PER_CALL_MAX};
 use crate::local_disk::{Called, LocalDisk};
 
 /// Cheap to clone.
@@ -27,6 +29,7 @@ pub(crate) struct ShardService {
     pub disks: Arc<Disks>,
     pub maps: MapWatch,
     pub tenure: Tenure,
+    pub findings: Findings,
 }
 
 impl ShardService {
@@ -80,18 +83,19 @@ impl ShardApi for ShardService {
         let disk = self.disk(id)?.clone();
         let end = first.checked_add(count).ok_or_else(|| ShardError::BadMessage { why: "the units end beyond u32".into() })?;
         // The first batch is read here: whether the shard is there at all is the call's answer, not its stream's.
-        let batch = read_batch(&disk, shard, first, end).await?;
+        let findings = self.findings.clone();
+        let batch = read_batch(&disk, &findings, shard, first, end).await?;
         let next = first + u32::try_from(batch.len()).expect("a batch is small");
-        let rest = futures::stream::unfold(Some((disk, next)), move |state| async move {
-            let (disk, next) = state?;
+        let rest = futures::stream::unfold(Some((disk, findings, next)), move |state| async move {
+            let (disk, findings, next) = state?;
             if next == end {
                 return None;
             }
-            match read_batch(&disk, shard, next, end).await {
+            match read_batch(&disk, &findings, shard, next, end).await {
                 Ok(batch) => {
                     let next = next + u32::try_from(batch.len()).expect("a batch is small");
                     let units: Vec<_> = batch.into_iter().map(Ok).collect();
-                    Some((futures::stream::iter(units), Some((disk, next))))
+                    Some((futures::stream::iter(units), Some((disk, findings, next))))
                 }
                 Err(error) => Some((futures::stream::iter(vec![Err(error)]), None)),
             }
@@ -100,10 +104,21 @@ impl ShardApi for ShardService {
     }
 
     async fn delete_shards(&self, disk: DiskId, shards: Vec<ShardId>) -> Result<(), ShardError> {
-        if shards.len() > DELETES_PER_CALL_MAX {
+        if shards.len() > SHARDS_PER_CALL_MAX {
             return Err(ShardError::BadMessage { why: "too many shards in one call".into() });
         }
         self.disk(disk)?.store().delete_shards(shards).await.map_err(shard_error)
+    }
+
+    async fn check_shards(&self, id: DiskId, shards: Vec<ShardId>) -> Result<Vec<Held>, ShardError> {
+        if shards.len() > SHARDS_PER_CALL_MAX {
+            return Err(ShardError::BadMessage { why: "too many shards in one call".into() });
+        }
+        match self.disk(id)?.held(shards).await {
+            Called::Answered(Ok(held)) => Ok(held.into_iter().map(held_shard).collect()),
+            Called::Answered(Err(error)) => Err(ShardError::Dead { disk: id, why: error.to_string() }),
+            Called::Lost => Err(lost()),
+        }
     }
 
     async fn disks(&self) -> Result<Vec<DiskReport>, ShardError> {
@@ -112,14 +127,42 @@ impl ShardApi for ShardService {
 }
 
 /// Some units from `first` on, at least one unless `first` is `end`.
-async fn read_batch(disk: &LocalDisk, shard: ShardId, first: u32, end: u32) -> Result<Vec<Bytes>, ShardError> {
+/// What is missing or bad is noted, to be repaired soon.
+async fn read_batch(
+    disk: &LocalDisk,
+    findings: &Findings,
+    shard: ShardId,
+    first: u32,
+    end: u32,
+) -> Result<Vec<Bytes>, ShardError> {
     if first == end {
         return Ok(Vec::new());
     }
     let count = (end - first).min(READ_BATCH_UNITS);
-    match disk.read_units(shard, first, count).await {
-        Called::Answered(units) => units.map_err(|error| read_error(disk.id, shard, error)),
+    let mut read = disk.read_units(shard, first, count).await;
+    // A bad unit does not spoil those before it: they may be the last there are of their stripes.
+    if let Called::Answered(Err(ReadError::Corrupt { .. } | ReadError::Io { .. })) = read
+        && count > 1
+    {
+        read = disk.read_units(shard, first, 1).await;
+    }
+    match read {
+        Called::Answered(units) => units.map_err(|error| {
+            let error = read_error(disk.id, shard, error);
+            if let ShardError::NotFound { .. } | ShardError::Corrupt { .. } = error {
+                findings.suspect(disk.id, shard);
+            }
+            error
+        }),
         Called::Lost => Err(lost()),
+    }
+}
+
+fn held_shard(held: storage_node_store::Held) -> Held {
+    match held {
+        storage_node_store::Held::Whole => Held::Whole,
+        storage_node_store::Held::Missing => Held::Missing,
+        storage_node_store::Held::Damaged => Held::Damaged,
     }
 }
 

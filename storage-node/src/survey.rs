@@ -1,17 +1,18 @@
 //! Surveys: the leader of a group goes through all its chunks, sees what each lacks, does the most urgent, and tells.
 //!
-//! The metadata is walked, never the disks ([`Query::Survey`]): what matters is what the manifests refer to. A pass remembers
+//! The metadata is walked, never the disks ([`Query::Survey`]): what matters is what the manifests refer to. Where there is a
+//! reason to doubt that a disk has what they say it has, it is asked on the way ([`crate::absence`]). A pass remembers
 //! the [`SURVEY_NEEDS_MAX`] most urgent chunks, and then works them off in that order: first those with shards that are lost
 //! or have to leave their disk, then those that are to be coded anew or have shards to move, and among each the ones first that
 //! can bear the least. As long as a pass found something to do, another follows. Nothing is written down: whoever leads next surveys
 //! anew, and every step is a compare-and-swap, so that a pass that is cut off or done twice does no harm.
 //!
-//! A pass is due when the map places shards otherwise than at the last one, when that one left something to do, and now and
-//! then for the sake of the risk view.
+//! A pass is due when the map places shards otherwise than at the last one, when that one left something to do, when bad
+//! shards were reported, and now and then for the sake of the risk view.
 
 mod totals;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,16 +20,17 @@ use futures::StreamExt;
 use futures::future::{join_all, ready};
 use parking_lot::Mutex;
 use placement_map::ClusterMap;
-use placement_types::{ChunkId, DiskId, GroupId};
+use placement_types::{ChunkId, DiskId, GroupId, TxnId};
 use storage_node_proto::api::MetaError;
 use storage_node_proto::command::FiledChunk;
 use storage_node_proto::query::{Answer, Query, SurveyedChunk};
 use storage_node_proto::upkeep::{GroupSurvey, UpkeepReport};
 
 use self::totals::Totals;
+use crate::absence::{self, Found, Inquiry, Reports};
 use crate::diagnosis::{Cause, Need, Step, diagnose};
 use crate::duties::Duties;
-use crate::limits::{REPAIRS_AT_ONCE, SURVEY_NEEDS_MAX, SURVEY_PAGE};
+use crate::limits::{REPAIRS_AT_ONCE, SURVEY_NEEDS_MAX, SURVEY_PAGE, SURVEY_REST};
 use crate::metrics;
 use crate::rebalance::{MoveError, move_shard};
 use crate::recode::{RecodeError, recode};
@@ -37,6 +39,8 @@ use crate::repair::{RepairError, rebuild};
 /// What the surveys of this node found, for its report.
 #[derive(Default)]
 pub(crate) struct Surveys {
+    /// What nodes say of bad shards.
+    pub reports: Reports,
     groups: Mutex<BTreeMap<GroupId, Surveyed>>,
     /// Where a shard could not be brought, and until when it is not tried there again. An orphan of an earlier try may be in
     /// the way until the scrub finds it; another disk is better than waiting for that.
@@ -50,6 +54,16 @@ struct Surveyed {
     at: Duration,
     /// When to look again because the pass left something to do.
     again_at: Option<Duration>,
+    /// How long the pass took.
+    took: Duration,
+    /// The newest report that the pass knew of.
+    seen: u64,
+    /// When all disks were asked what they have.
+    all_asked_at: Duration,
+    /// What to ask about once more: what was absent, and whoever did not answer.
+    doubts: Inquiry,
+    /// The disks that were expected to answer.
+    served: BTreeSet<DiskId>,
     survey: GroupSurvey,
 }
 
@@ -62,6 +76,7 @@ impl Surveys {
         let passes = led.into_iter().filter(|group| self.is_due(duties, *group, &map));
         join_all(passes.map(|group| self.pass(duties, group, &map))).await;
         let groups = self.groups.lock();
+        self.reports.forget(groups.values().map(|surveyed| surveyed.seen).min().unwrap_or_else(|| self.reports.newest()));
         let sum = |count: fn(&GroupSurvey) -> u64| groups.values().map(|surveyed| count(&surveyed.survey)).sum();
         metrics::surveyed(
             sum(|survey| survey.lost.shards),
@@ -77,7 +92,9 @@ impl Surveys {
         let mut groups = self.groups.lock();
         let Some(last) = groups.get_mut(&group) else { return true };
         let now = duties.env.monotonic();
+        let reported = self.reports.newest() > last.seen;
         let is_due = last.again_at.is_some_and(|at| now >= at)
+            || (reported && now.saturating_sub(last.at) >= duties.limits.report_rest.max(last.took * SURVEY_REST))
             || now.saturating_sub(last.at) >= duties.limits.survey_interval
             || !last.map.places_like(map);
         if !is_due {
@@ -87,19 +104,41 @@ impl Surveys {
         is_due
     }
 
+    /// What the next pass has to ask the disks about, and whether that is everything.
+    fn inquiry(&self, duties: &Duties, group: GroupId, map: &ClusterMap) -> Inquiry {
+        let groups = self.groups.lock();
+        let cycle = map.settings.scrub_cycle;
+        let Some(last) = groups.get(&group).filter(|last| duties.env.monotonic().saturating_sub(last.all_asked_at) < cycle)
+        else {
+            return Inquiry::everything();
+        };
+        let mut inquiry = last.doubts.clone();
+        inquiry.extend(self.reports.since(last.seen));
+        inquiry.disks.extend(served(map).difference(&last.served));
+        inquiry
+    }
+
     async fn pass(&self, duties: &Duties, group: GroupId, map: &Arc<ClusterMap>) {
-        let found = match self.survey(duties, group, map).await {
+        let (began, seen) = (duties.env.monotonic(), self.reports.newest());
+        let inquiry = self.inquiry(duties, group, map);
+        let found = match self.survey(duties, group, map, &inquiry).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::info!(%group, %error, "the survey of a group was put off");
                 return;
             }
         };
-        let Found { survey, needy } = found;
+        let PassFound { survey, needy, doubts } = found;
         // Those that nothing can be done about now are not among the needy: they wait for a map that places otherwise.
         let now = duties.env.monotonic();
-        let again_at = (!needy.is_empty()).then_some(now);
-        self.groups.lock().insert(group, Surveyed { map: map.clone(), at: now, again_at, survey });
+        let again_at = (!needy.is_empty() || !doubts.disks.is_empty()).then_some(now);
+        {
+            let mut groups = self.groups.lock();
+            let before = groups.get(&group).filter(|_| !inquiry.everything);
+            let all_asked_at = before.map_or(began, |last| last.all_asked_at);
+            let (map, took, served) = (map.clone(), now.saturating_sub(began), served(map));
+            groups.insert(group, Surveyed { map, at: now, again_at, took, seen, all_asked_at, doubts, served, survey });
+        }
         let chunks = needy.into_values().map(|chunk| self.mend_or_warn(duties, group, chunk));
         let mended =
             futures::stream::iter(chunks).buffer_unordered(REPAIRS_AT_ONCE).filter(|mended| ready(*mended)).count().await;
@@ -109,8 +148,8 @@ impl Surveys {
         }
     }
 
-    async fn survey(&self, duties: &Duties, group: GroupId, map: &ClusterMap) -> Result<Found, MetaError> {
-        let mut totals = Totals::default();
+    async fn survey(&self, duties: &Duties, group: GroupId, map: &ClusterMap, inquiry: &Inquiry) -> Result<PassFound, MetaError> {
+        let (mut totals, mut doubts) = (Totals::default(), Inquiry::default());
         let mut needy = BTreeMap::new();
         let mut after = None;
         loop {
@@ -118,13 +157,18 @@ impl Surveys {
             let Answer::Survey { chunks, next } = duties.groups.query(group, &query).await? else {
                 return Err(MetaError::BadMessage { why: "the answer is not a survey".into() });
             };
+            let replies = duties.throttle.background(absence::ask(duties, map, inquiry, &chunks)).await;
+            doubts.disks.extend(&replies.silent);
             for mut chunk in chunks {
                 self.add_failed(duties, &mut chunk);
+                let found = Found { absent: replies.absent(chunk.filed.entry.chunk), chunk };
+                doubts.add(&found);
+                let chunk = found.as_found();
                 let diagnosis = diagnose(map, &chunk.filed.entry, &chunk.departed);
                 totals.count(map, &chunk.filed, &diagnosis);
                 if let Some(step) = diagnosis.step() {
                     let margin = diagnosis.kept as i64 - chunk.filed.entry.profile.data() as i64;
-                    needy.insert((step >= Step::Recode, margin, step, totals.all.chunks), chunk);
+                    needy.insert((step >= Step::Recode, margin, step, totals.all.chunks), found);
                     if needy.len() > SURVEY_NEEDS_MAX {
                         needy.pop_last();
                     }
@@ -132,18 +176,19 @@ impl Surveys {
             }
             after = next;
             if after.is_none() {
-                return Ok(Found { survey: totals.into_survey(group, map.epoch, duties.env.now()), needy });
+                return Ok(PassFound { survey: totals.into_survey(group, map.epoch, duties.env.now()), needy, doubts });
             }
         }
     }
 
     /// Whether anything was done.
-    async fn mend_or_warn(&self, duties: &Duties, group: GroupId, chunk: SurveyedChunk) -> bool {
-        match duties.throttle.background(self.mend(duties, group, &chunk)).await {
+    async fn mend_or_warn(&self, duties: &Duties, group: GroupId, found: Found) -> bool {
+        match duties.throttle.background(self.mend(duties, group, &found)).await {
             Ok(done) => done,
             Err(error) => {
                 metrics::repair_failed();
-                tracing::warn!(chunk = %chunk.filed.entry.chunk, %error, "a chunk could not be repaired, moved or coded anew yet");
+                let chunk = found.chunk.filed.entry.chunk;
+                tracing::warn!(%chunk, %error, "a chunk could not be repaired, moved or coded anew yet");
                 false
             }
         }
@@ -152,17 +197,18 @@ impl Surveys {
     /// Does what a chunk needs, by the newest map: rebuilds what is lost, then moves what should be elsewhere, and rebuilds what
     /// could not be read where it was. Codes it anew when that is all it needs: else its entry is another one by then, and the
     /// next pass has it.
-    async fn mend(&self, duties: &Duties, group: GroupId, chunk: &SurveyedChunk) -> Result<bool, MendError> {
+    async fn mend(&self, duties: &Duties, group: GroupId, found: &Found) -> Result<bool, MendError> {
         let Some(map) = duties.holders.maps.borrow().clone() else { return Ok(false) };
-        let SurveyedChunk { filed: chunk, departed } = chunk;
-        let diagnosis = diagnose(&map, &chunk.entry, departed);
+        let SurveyedChunk { filed: chunk, movers, .. } = &found.chunk;
+        let as_found = found.as_found();
+        let diagnosis = diagnose(&map, &as_found.filed.entry, &as_found.departed);
         if diagnosis.step() == Some(Step::Recode) {
             return Ok(recode(duties, group, chunk, &map).await?);
         }
         let lost: Vec<Need> = diagnosis.placed(Cause::Lost).copied().collect();
         let mut done = 0;
         if !lost.is_empty() {
-            done += self.rebuild(duties, group, chunk, &lost).await?;
+            done += self.rebuild(duties, group, chunk, movers, &lost).await?;
         }
         let mut unreadable = Vec::new();
         for need in diagnosis.placed(Cause::Leaving).chain(diagnosis.placed(Cause::Misplaced)) {
@@ -181,13 +227,20 @@ impl Surveys {
             }
         }
         if !unreadable.is_empty() {
-            done += self.rebuild(duties, group, chunk, &unreadable).await?;
+            done += self.rebuild(duties, group, chunk, movers, &unreadable).await?;
         }
         Ok(done > 0)
     }
 
-    async fn rebuild(&self, duties: &Duties, group: GroupId, chunk: &FiledChunk, needs: &[Need]) -> Result<usize, RepairError> {
-        let filled = rebuild(duties, group, chunk, needs).await?;
+    async fn rebuild(
+        &self,
+        duties: &Duties,
+        group: GroupId,
+        chunk: &FiledChunk,
+        movers: &[(u8, TxnId)],
+        needs: &[Need],
+    ) -> Result<usize, RepairError> {
+        let filled = rebuild(duties, group, chunk, movers, needs).await?;
         if filled < needs.len() {
             needs.iter().for_each(|need| self.note_failed(duties, chunk, need));
         }
@@ -223,11 +276,18 @@ impl Surveys {
     }
 }
 
+/// The disks that can be asked.
+fn served(map: &ClusterMap) -> BTreeSet<DiskId> {
+    map.disks.keys().copied().filter(|disk| map.serves_shards(*disk)).collect()
+}
+
 /// What one pass found.
-struct Found {
+struct PassFound {
     survey: GroupSurvey,
+    /// What to ask about in the next pass.
+    doubts: Inquiry,
     /// The most urgent first: whether it can wait, how many more shards may be lost, what is to be done.
-    needy: BTreeMap<(bool, i64, Step, u64), SurveyedChunk>,
+    needy: BTreeMap<(bool, i64, Step, u64), Found>,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! Garbage collection, the orphan scrub and repair, end to end: real disks on a simulated file system, the real metadata state
 //! machine, several nodes in one process. Time is paused.
 
+mod absence;
 mod recode;
 mod survey;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use placement_env::sim;
 use placement_map::{ClusterMap, NodeState};
 use placement_proto::api::MapWatch;
@@ -29,6 +31,7 @@ use crate::disks::{DiskDir, Disks};
 use crate::doubles::objects::{GROUP, Objects, SHELF, key};
 use crate::doubles::{FakeNode, FakeNodes, LocalMeta, body, content, disk_id, map, node_id, suspects};
 use crate::duties::Duties;
+use crate::findings::Findings;
 use crate::group_client::GroupClient;
 use crate::holders::Holders;
 use crate::limits::Limits;
@@ -44,6 +47,7 @@ struct Cluster {
     env: Env,
     duties: Duties,
     disks: Vec<Arc<Disks>>,
+    findings: Vec<Findings>,
     peers: Arc<FakeNodes>,
     maps: watch::Sender<Option<Arc<ClusterMap>>>,
     meta: Arc<LocalMeta>,
@@ -51,9 +55,9 @@ struct Cluster {
 }
 
 /// The shard service of a node whose place nobody disputes.
-fn shards(env: &Env, node: usize, disks: &Arc<Disks>, maps: &MapWatch) -> ShardService {
+fn shards(env: &Env, node: usize, disks: &Arc<Disks>, maps: &MapWatch, findings: &Findings) -> ShardService {
     let tenure = Tenure::new(node_id(node), Boot { number: 1, nonce: 1 });
-    ShardService { env: env.clone(), disks: disks.clone(), maps: maps.clone(), tenure }
+    ShardService { env: env.clone(), disks: disks.clone(), maps: maps.clone(), tenure, findings: findings.clone() }
 }
 
 impl Cluster {
@@ -70,8 +74,9 @@ impl Cluster {
             let dir = DiskDir { path: PathBuf::from(format!("/node-{node}")), fresh: Some(disk_id(node, 0)) };
             disks.push(Arc::new(Disks::open(&env, cluster, node_id(node), &[dir], &index).await.unwrap()));
         }
+        let findings: Vec<Findings> = (0..nodes).map(|_| Findings::default()).collect();
         let limits = Arc::new(Limits::default());
-        let local: Arc<dyn ShardApi> = Arc::new(shards(&env, 0, &disks[0], &watch));
+        let local: Arc<dyn ShardApi> = Arc::new(shards(&env, 0, &disks[0], &watch, &findings[0]));
         let holders = Holders { me: node_id(0), local, nodes: peers.clone(), maps: watch.clone(), suspects: suspects(&env) };
         let coordinator = Coordinator { env: env.clone(), holders: holders.clone(), limits: limits.clone() };
         let groups = GroupClient {
@@ -86,14 +91,15 @@ impl Cluster {
         let (meter, room) = Default::default();
         let leadership = meta.clone();
         let duties = Duties { env: env.clone(), limits, leadership, groups, holders, coordinator, throttle, meter, room };
-        let cluster = Self { env, duties, disks, peers, maps, meta, profile };
+        let cluster = Self { env, duties, disks, findings, peers, maps, meta, profile };
         (1..nodes).for_each(|node| cluster.connect(node));
         cluster
     }
 
     fn connect(&self, node: usize) {
-        let shards = Arc::new(shards(&self.env, node, &self.disks[node], &self.maps.subscribe()));
-        self.peers.nodes.lock().insert(node_id(node), Arc::new(FakeNode { shards, meta: Some(self.meta.clone()) }));
+        let shards = shards(&self.env, node, &self.disks[node], &self.maps.subscribe(), &self.findings[node]);
+        let peer = FakeNode { shards: Arc::new(shards), meta: Some(self.meta.clone()), damage: Mutex::default() };
+        self.peers.nodes.lock().insert(node_id(node), Arc::new(peer));
     }
 
     fn disconnect(&self, node: usize) {
@@ -363,7 +369,7 @@ async fn a_shard_repaired_for_a_deleted_object_is_an_orphan_and_nothing_more() {
     let shard = ShardId { chunk: entry.chunk, index: hole as u8 };
     let owner = Owner { txn: TxnId::random(&cluster.env), slot: SHELF.slot() };
     let request = WriteShard { disk: disk_id(3, 0), shard, owner, profile: entry.profile };
-    let service = shards(&cluster.env, 3, &cluster.disks[3], &cluster.maps.subscribe());
+    let service = shards(&cluster.env, 3, &cluster.disks[3], &cluster.maps.subscribe(), &Findings::default());
     let units = || futures::stream::iter([Ok(Bytes::from_static(b"unit"))]).boxed();
     service.write_shard(request, units()).await.unwrap();
     service.write_shard(request, units()).await.unwrap();

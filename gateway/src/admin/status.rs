@@ -6,6 +6,7 @@ use placement_types::{GroupId, NodeId};
 use serde_json::{Value, json};
 use storage_node_proto::api::{DiskHealth, DiskReport};
 use storage_node_proto::query::Query;
+use storage_node_proto::upkeep::ScrubTally;
 
 use crate::admin::upkeep;
 use crate::gateway::Gateway;
@@ -44,6 +45,7 @@ pub async fn status(gw: &Gateway) -> Value {
         "write_quorum": map.profile.write_quorum(),
         "layout": map.layout,
         "rebuild_after_seconds": map.settings.rebuild_after.as_secs(),
+        "scrub_cycle_seconds": map.settings.scrub_cycle.as_secs(),
         "upkeep": upkeep.progress(&map),
         "nodes": nodes.into_iter().map(|node| node.json).collect::<Vec<_>>(),
         "groups": groups,
@@ -129,6 +131,23 @@ fn disk_report(report: &DiskReport) -> Value {
         "available_bytes": report.available_bytes,
         "shard_bytes": report.shard_bytes,
         "shards": report.shards,
+        "quarantined_shards": report.quarantined,
+        "scrub": {
+            "current": report.scrub.current.map(scrub_tally),
+            "finished_ms": report.scrub.finished.map(|(at, _)| at.as_millis()),
+            "finished": report.scrub.finished.map(|(_, tally)| scrub_tally(tally)),
+        },
+    })
+}
+
+fn scrub_tally(tally: ScrubTally) -> Value {
+    json!({
+        "began_ms": tally.began.as_millis(),
+        "shards": tally.shards,
+        "bytes": tally.bytes,
+        "damaged_shards": tally.damaged,
+        "dark_shards": tally.dark,
+        "unreadable_dark_shards": tally.unreadable,
     })
 }
 

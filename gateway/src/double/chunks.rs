@@ -12,6 +12,7 @@ use placement_types::{ByteRange, ChunkId, DiskId, Profile, ShardId};
 use storage_node_proto::api::{
     ByteStream, ChunkApi, ChunkError, DiskReport, ShardApi, ShardError, UpkeepApi, WriteChunk, WriteShard,
 };
+use storage_node_proto::damage::{ChunkVerdict, ContentVerdict, DamageReport, Held, ShardVerdict};
 use storage_node_proto::object::ChunkEntry;
 use storage_node_proto::upkeep::UpkeepReport;
 
@@ -66,6 +67,11 @@ impl Chunks {
             shards.insert((*disk, ShardId { chunk, index }));
         }
         new
+    }
+
+    /// Deletes the shards in one slot of every chunk.
+    pub fn lose_slot(&self, slot: u8) {
+        self.shards.lock().retain(|(_, shard)| shard.index != slot);
     }
 
     /// Deletes every shard there is, as gc does with those of objects that are no more.
@@ -175,6 +181,19 @@ impl ChunkApi for Member {
         }
         Ok(stream::iter(pieces).boxed())
     }
+
+    async fn verify_chunk(&self, entry: ChunkEntry) -> Result<ChunkVerdict, ChunkError> {
+        let held = |index: u8, disk| self.chunks.shards.lock().contains(&(disk, ShardId { chunk: entry.chunk, index }));
+        let shard = |(index, disk): (u8, &Option<DiskId>)| match disk {
+            Some(disk) if held(index, *disk) => ShardVerdict::Whole,
+            Some(_) => ShardVerdict::Missing,
+            None => ShardVerdict::Owed,
+        };
+        let shards: Vec<ShardVerdict> = (0u8..).zip(&entry.shards).map(shard).collect();
+        let whole = shards.iter().filter(|shard| **shard == ShardVerdict::Whole).count();
+        let content = if whole < entry.profile.data() { ContentVerdict::Lost } else { ContentVerdict::Right };
+        Ok(ChunkVerdict { shards, content })
+    }
 }
 
 #[async_trait]
@@ -196,6 +215,10 @@ impl ShardApi for Member {
         Ok(())
     }
 
+    async fn check_shards(&self, _: DiskId, _: Vec<ShardId>) -> Result<Vec<Held>, ShardError> {
+        unreachable!("a gateway asks about chunks, never about shards")
+    }
+
     async fn disks(&self) -> Result<Vec<DiskReport>, ShardError> {
         Ok(Vec::new())
     }
@@ -205,5 +228,9 @@ impl ShardApi for Member {
 impl UpkeepApi for Member {
     async fn upkeep(&self) -> Result<UpkeepReport, ShardError> {
         Ok(UpkeepReport::default())
+    }
+
+    async fn report_damage(&self, _: DamageReport) -> Result<(), ShardError> {
+        unreachable!("a gateway reports no damage")
     }
 }

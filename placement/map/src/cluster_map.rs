@@ -47,12 +47,15 @@ pub struct ClusterMap {
 pub struct ClusterSettings {
     /// How long a node may be down, or a disk dead, before its shards are rebuilt elsewhere.
     pub rebuild_after: Duration,
+    /// Within this time every shard on every disk is read and checked once.
+    pub scrub_cycle: Duration,
 }
 
 impl Default for ClusterSettings {
-    /// Ten minutes: longer than a reboot, and short against the time in which a second disk fails.
+    /// Ten minutes: longer than a reboot, and short against the time in which a second disk fails. Two weeks: often enough that
+    /// rot in one shard is found before it meets rot in another.
     fn default() -> Self {
-        Self { rebuild_after: Duration::from_secs(600) }
+        Self { rebuild_after: Duration::from_secs(600), scrub_cycle: Duration::from_secs(14 * 24 * 60 * 60) }
     }
 }
 

@@ -128,13 +128,16 @@ impl Decode for Ring {
 /// Whole milliseconds.
 impl Encode for ClusterSettings {
     fn encode(&self, out: &mut Encoder) {
-        out.u64(u64::try_from(self.rebuild_after.as_millis()).unwrap_or(u64::MAX));
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        out.u64(millis(self.rebuild_after));
+        out.u64(millis(self.scrub_cycle));
     }
 }
 
 impl Decode for ClusterSettings {
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Ok(ClusterSettings { rebuild_after: Duration::from_millis(input.u64()?) })
+        let (rebuild_after, scrub_cycle) = (Duration::from_millis(input.u64()?), Duration::from_millis(input.u64()?));
+        Ok(ClusterSettings { rebuild_after, scrub_cycle })
     }
 }
 

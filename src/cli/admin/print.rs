@@ -27,6 +27,7 @@ pub(super) fn print_status(status: &Value) -> anyhow::Result<()> {
     }
     println!("writable disks: {}, needed for a write: {}", status["disks_writable"], status["write_quorum"]);
     print_upkeep(&status["upkeep"]);
+    print_scrub(status);
     println!();
     println!("{:<34}{:<24}{:<16}{:<8}answers", "node", "address", "zone", "state");
     for node in list(&status["nodes"]) {
@@ -61,6 +62,36 @@ pub(super) fn print_status(status: &Value) -> anyhow::Result<()> {
         println!("{:<8}{leader:<36}{}", group["id"].as_u64().unwrap_or_default(), voters.len());
     }
     Ok(())
+}
+
+/// What reading through the disks has come to: those that are quarantined or damaged, and how far the slowest disk is.
+fn print_scrub(status: &Value) {
+    let nodes = list(&status["nodes"]).iter();
+    let reports: Vec<&Value> =
+        nodes.flat_map(|node| list(&node["disks"])).map(|disk| &disk["report"]).filter(|report| report.is_object()).collect();
+    let sum = |of: fn(&Value) -> Option<u64>| reports.iter().filter_map(|report| of(report)).sum::<u64>();
+    let scrubbing: Vec<&Value> =
+        reports.iter().map(|report| &report["scrub"]["current"]).filter(|current| current.is_object()).collect();
+    let finished = reports.iter().filter(|report| report["scrub"]["finished"].is_object()).count();
+    let bad = sum(|report| report["quarantined_shards"].as_u64());
+    let found = sum(|report| {
+        let tally = |of: &str| report["scrub"][of]["damaged_shards"].as_u64().unwrap_or(0);
+        Some(tally("current") + tally("finished"))
+    });
+    let dark = sum(|report| {
+        let tally = |of: &str| {
+            let tally = &report["scrub"][of];
+            tally["dark_shards"].as_u64().unwrap_or(0) + tally["unreadable_dark_shards"].as_u64().unwrap_or(0)
+        };
+        Some(tally("current") + tally("finished"))
+    });
+    println!(
+        "scrub: {} of {} disks read to the end, {} under way, once in {}; found bad {found} shards, dark {dark}; in quarantine {bad}",
+        finished,
+        reports.len(),
+        scrubbing.len(),
+        status["scrub_cycle_seconds"].as_u64().map_or("-".to_owned(), duration),
+    );
 }
 
 /// One line when nothing is owed, else what is, and how long it may take.

@@ -10,17 +10,18 @@ use storage_node_proto::object::{ChunkEntry, Data};
 use storage_node_proto::query::{Answer, RecordPlace, SurveyedChunk};
 
 use crate::answer::count;
-use crate::format::{self, Departure, Place, table};
+use crate::format::{self, Departure, Mover, Place, table};
 use crate::view::View;
 
 /// Answers a `Survey`.
 pub(crate) fn chunks(view: View<'_>, after: Option<&RecordPlace>, limit: u32, now: Timestamp) -> Result<Answer, KvError> {
     let mut chunks = Vec::new();
-    let next = walk(view, after, limit, |place, entry, departures| {
+    let next = walk(view, after, limit, |place, entry, movers, departures| {
         let RecordPlace { shelf, key, owner } = place.clone();
         let of_chunk = departures.iter().filter(|departure| departure.chunk == entry.chunk && departure.counts_at(now));
         let departed = of_chunk.map(|departure| (departure.index, departure.disk)).collect();
-        chunks.push(SurveyedChunk { filed: FiledChunk { shelf, key, owner, entry }, departed });
+        let movers = movers.iter().filter(|mover| mover.chunk == entry.chunk).map(|mover| (mover.index, mover.txn)).collect();
+        chunks.push(SurveyedChunk { filed: FiledChunk { shelf, key, owner, entry }, movers, departed });
     })?;
     Ok(Answer::Survey { chunks, next })
 }
@@ -28,7 +29,7 @@ pub(crate) fn chunks(view: View<'_>, after: Option<&RecordPlace>, limit: u32, no
 /// Answers a `Holdings`.
 pub(crate) fn holdings(view: View<'_>, disks: &[DiskId], after: Option<&RecordPlace>, limit: u32) -> Result<Answer, KvError> {
     let (mut shards, mut bytes) = (0u64, 0u64);
-    let next = walk(view, after, limit, |_, entry, _| {
+    let next = walk(view, after, limit, |_, entry, _, _| {
         let here = entry.shards.iter().flatten().filter(|disk| disks.contains(disk)).count() as u64;
         shards += here;
         bytes = bytes.saturating_add(here.saturating_mul(entry.shard_bytes()));
@@ -41,7 +42,7 @@ fn walk(
     view: View<'_>,
     after: Option<&RecordPlace>,
     limit: u32,
-    mut visit: impl FnMut(&RecordPlace, ChunkEntry, &[Departure]),
+    mut visit: impl FnMut(&RecordPlace, ChunkEntry, &[Mover], &[Departure]),
 ) -> Result<Option<RecordPlace>, KvError> {
     let from = match after {
         // The row and a zero byte: the first row after it.
@@ -62,7 +63,7 @@ fn walk(
         let record = view.data(Place { shelf: place.shelf, key: &place.key }, place.owner)?.ok_or_else(lost)?;
         if let Data::Chunks(entries) = record.data {
             seen += entries.len();
-            entries.into_iter().for_each(|entry| visit(&place, entry, &record.departures));
+            entries.into_iter().for_each(|entry| visit(&place, entry, &record.movers, &record.departures));
         }
         last = Some(place);
         if seen >= limit {

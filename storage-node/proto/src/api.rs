@@ -11,9 +11,10 @@ use futures::stream::BoxStream;
 use placement_types::{Boot, ByteRange, ChunkId, DiskId, GroupId, NodeId, Profile, ShardId, Slot, Term, TxnId};
 
 use crate::command::{Command, Outcome};
+use crate::damage::{ChunkVerdict, DamageReport, Held};
 use crate::object::ChunkEntry;
 use crate::query::{Answer, Query};
-use crate::upkeep::UpkeepReport;
+use crate::upkeep::{ScrubReport, UpkeepReport};
 
 /// Bytes in order; after an error there is nothing more.
 pub type ByteStream<E> = BoxStream<'static, Result<Bytes, E>>;
@@ -103,6 +104,10 @@ pub trait ChunkApi: Send + Sync {
     /// Streams a range of a chunk's bytes, each unit verified against its checksum and rebuilt from parity where it must.
     /// Exactly `range.len()` bytes come, or the stream ends with an error.
     async fn read_chunk(&self, entry: ChunkEntry, range: ByteRange) -> Result<ByteStream<ChunkError>, ChunkError>;
+
+    /// Reads every shard of a chunk, not only as many as a reader needs, and checks each against the others and all of them
+    /// against the entry.
+    async fn verify_chunk(&self, entry: ChunkEntry) -> Result<ChunkVerdict, ChunkError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -163,6 +168,9 @@ pub trait ShardApi: Send + Sync {
     /// Deletes shards durably; absent ones are fine.
     async fn delete_shards(&self, disk: DiskId, shards: Vec<ShardId>) -> Result<(), ShardError>;
 
+    /// What the disk has of each of these shards, as far as it knows without reading them; in the same order.
+    async fn check_shards(&self, disk: DiskId, shards: Vec<ShardId>) -> Result<Vec<Held>, ShardError>;
+
     /// How the node's disks are.
     async fn disks(&self) -> Result<Vec<DiskReport>, ShardError>;
 }
@@ -172,6 +180,9 @@ pub trait ShardApi: Send + Sync {
 pub trait UpkeepApi: Send + Sync {
     /// What this node found out about the groups it leads, and what it does about it.
     async fn upkeep(&self) -> Result<UpkeepReport, ShardError>;
+
+    /// Takes a hint about shards that the groups this node leads may have to repair.
+    async fn report_damage(&self, report: DamageReport) -> Result<(), ShardError>;
 }
 
 /// A disk as its node sees it.
@@ -185,6 +196,9 @@ pub struct DiskReport {
     /// Bytes of live shards.
     pub shard_bytes: u64,
     pub shards: u64,
+    /// Those of them that were found bad and are not repaired yet.
+    pub quarantined: u64,
+    pub scrub: ScrubReport,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,12 +9,13 @@ use crate::api::{
     ChunkError, DiskHealth, DiskReport, GroupReport, MetaError, Owner, RaftSender, ShardError, WriteChunk, WriteShard,
 };
 use crate::command::{Change, Command, FiledChunk, Garbage, Outcome, Shelf, WriteCondition};
+use crate::damage::{ChunkVerdict, ContentVerdict, DamageReport, Held, ShardVerdict};
 use crate::object::{
     Checksum, ChecksumAlgorithm, ChecksumKind, ChunkEntry, Data, DataRef, ObjectAttributes, ObjectRecord, Part, PartSummary,
     Upload, Version, VersionBody, VersionId, VersionSelector, Versioning,
 };
 use crate::query::{Answer, ListItem, ListRange, Query, RecordPlace, SurveyedChunk};
-use crate::upkeep::{GroupSurvey, Tally, UpkeepReport, Work};
+use crate::upkeep::{GroupSurvey, ScrubReport, ScrubTally, Tally, UpkeepReport, Work};
 
 /// The newest version of the byte forms below; see [`Command::to_versioned`].
 pub(crate) const VERSION: u16 = 1;
@@ -96,7 +97,7 @@ codec_enum!(Query, "query" {
     13 => Holdings { disks, after, limit },
 });
 codec_struct!(RecordPlace { shelf, key, owner });
-codec_struct!(SurveyedChunk { filed, departed });
+codec_struct!(SurveyedChunk { filed, movers, departed });
 codec_struct!(ListRange { prefix, delimiter, after, limit });
 codec_enum!(Answer, "answer" {
     1 => Version { version, inline },
@@ -148,8 +149,21 @@ impl<T: Decode> Decode for ListItem<T> {
 codec_struct!(Owner { txn, slot });
 codec_struct!(WriteChunk { chunk, owner, profile, bytes });
 codec_struct!(WriteShard { disk, shard, owner, profile });
-codec_struct!(DiskReport { disk, path, health, total_bytes, available_bytes, shard_bytes, shards });
+codec_struct!(DiskReport { disk, path, health, total_bytes, available_bytes, shard_bytes, shards, quarantined, scrub });
 codec_enum!(DiskHealth, "disk health" { 0 => Good {}, 1 => Full {}, 2 => Dead {} });
+codec_struct!(ScrubTally { began, shards, bytes, damaged, dark, unreadable });
+codec_struct!(ScrubReport { current, finished });
+codec_enum!(Held, "shard's state" { 0 => Whole {}, 1 => Missing {}, 2 => Damaged {} });
+codec_enum!(DamageReport, "damage report" { 1 => Shards { shards }, 2 => Disk { disk } });
+codec_enum!(ShardVerdict, "shard's verdict" {
+    0 => Whole {},
+    1 => Owed {},
+    2 => Missing {},
+    3 => Corrupt { why },
+    4 => Unknown { why },
+});
+codec_enum!(ContentVerdict, "content's verdict" { 0 => Right {}, 1 => Wrong {}, 2 => Lost {}, 3 => Unknown {} });
+codec_struct!(ChunkVerdict { shards, content });
 codec_struct!(Tally { keys, chunks, bytes });
 codec_struct!(Work { shards, bytes, stuck });
 codec_struct!(GroupSurvey {

@@ -11,6 +11,9 @@ pub const META_DEADLINE: Duration = Duration::from_secs(8);
 /// Small shard calls: deletes, disk reports.
 pub const SHARD_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Reading all shards of a chunk, at most 64 MiB with the widest code, from disks that are busy.
+pub const VERIFY_DEADLINE: Duration = Duration::from_secs(60);
+
 /// One item of a stream must arrive within this: a peer that drips or hangs is given up, however long the whole takes.
 pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(15);
 

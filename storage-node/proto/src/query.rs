@@ -91,6 +91,8 @@ pub enum Query {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SurveyedChunk {
     pub filed: FiledChunk,
+    /// The transactions that shards belong to which were moved or repaired; the others belong to that of the record.
+    pub movers: Vec<(u8, TxnId)>,
     /// Slots with disks that they left and may not return to yet: a deletion there may still be under way.
     pub departed: Vec<(u8, DiskId)>,
 }

@@ -16,6 +16,7 @@ use crate::api::{
     WriteChunk, WriteShard,
 };
 use crate::command::{Command, Outcome};
+use crate::damage::{ChunkVerdict, DamageReport, Held};
 use crate::limits;
 use crate::object::ChunkEntry;
 use crate::query::{Answer, Query};
@@ -52,6 +53,8 @@ impl RemoteNode {
                 ShardMethod::Delete => client.delete_shards(request).await,
                 ShardMethod::Disks => client.disks(request).await,
                 ShardMethod::Upkeep => client.upkeep(request).await,
+                ShardMethod::Check => client.check_shards(request).await,
+                ShardMethod::Damage => client.report_damage(request).await,
             }
         };
         match self.env.timeout(limits::SHARD_DEADLINE, sent).await {
@@ -66,6 +69,8 @@ enum ShardMethod {
     Delete,
     Disks,
     Upkeep,
+    Check,
+    Damage,
 }
 
 /// A header, then the pieces of a body.
@@ -122,6 +127,16 @@ impl ChunkApi for RemoteNode {
             Err(_) => Err(ChunkError::Unreachable { why: "no answer within the deadline".to_owned() }),
         }
     }
+
+    async fn verify_chunk(&self, entry: ChunkEntry) -> Result<ChunkVerdict, ChunkError> {
+        let mut client = self.control.clone();
+        let request = Request { payload: entry.to_encoded() };
+        match self.env.timeout(limits::VERIFY_DEADLINE, client.verify_chunk(request)).await {
+            Ok(Ok(reply)) => ChunkVerdict::from_encoded(&from_reply::<ChunkError>(reply.into_inner())?).map_err(bad),
+            Ok(Err(status)) => Err(ChunkError::unreachable(&status)),
+            Err(_) => Err(ChunkError::Unreachable { why: "no answer within the deadline".to_owned() }),
+        }
+    }
 }
 
 #[async_trait]
@@ -155,6 +170,11 @@ impl ShardApi for RemoteNode {
         self.call((disk, shards).to_encoded(), ShardMethod::Delete).await.map(|_| ())
     }
 
+    async fn check_shards(&self, disk: DiskId, shards: Vec<ShardId>) -> Result<Vec<Held>, ShardError> {
+        let payload = self.call((disk, shards).to_encoded(), ShardMethod::Check).await?;
+        Vec::<Held>::from_encoded(&payload).map_err(bad)
+    }
+
     async fn disks(&self) -> Result<Vec<DiskReport>, ShardError> {
         let payload = self.call(Bytes::new(), ShardMethod::Disks).await?;
         Vec::<DiskReport>::from_encoded(&payload).map_err(bad)
@@ -166,6 +186,10 @@ impl UpkeepApi for RemoteNode {
     async fn upkeep(&self) -> Result<UpkeepReport, ShardError> {
         let payload = self.call(Bytes::new(), ShardMethod::Upkeep).await?;
         UpkeepReport::from_encoded(&payload).map_err(bad)
+    }
+
+    async fn report_damage(&self, report: DamageReport) -> Result<(), ShardError> {
+        self.call(report.to_encoded(), ShardMethod::Damage).await.map(|_| ())
     }
 }
 

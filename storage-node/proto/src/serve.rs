@@ -14,6 +14,7 @@ use tonic::{Request as Incoming, Response, Status, Streaming};
 
 use crate::api::{ByteStream, ChunkError, MetaError, NodeApi, RaftApi, RaftSender, ShardError, WriteChunk, WriteShard};
 use crate::command::Command;
+use crate::damage::DamageReport;
 use crate::limits;
 use crate::object::ChunkEntry;
 use crate::query::Query;
@@ -124,6 +125,30 @@ impl StorageNode for Service {
             Err(error) => Err(bad(error)),
         };
         Ok(reply_stream(&self.env, result))
+    }
+
+    async fn verify_chunk(&self, request: Incoming<Request>) -> Result<Response<Reply>, Status> {
+        let result = match ChunkEntry::from_encoded(&request.into_inner().payload) {
+            Ok(entry) => self.node()?.verify_chunk(entry).await.map(|verdict| verdict.to_encoded()),
+            Err(error) => Err(bad::<ChunkError>(error)),
+        };
+        Ok(Response::new(to_reply(result)))
+    }
+
+    async fn check_shards(&self, request: Incoming<Request>) -> Result<Response<Reply>, Status> {
+        let result = match <(DiskId, Vec<ShardId>)>::from_encoded(&request.into_inner().payload) {
+            Ok((disk, shards)) => self.node()?.check_shards(disk, shards).await.map(|held| held.to_encoded()),
+            Err(error) => Err(bad::<ShardError>(error)),
+        };
+        Ok(Response::new(to_reply(result)))
+    }
+
+    async fn report_damage(&self, request: Incoming<Request>) -> Result<Response<Reply>, Status> {
+        let result = match DamageReport::from_encoded(&request.into_inner().payload) {
+            Ok(report) => self.node()?.report_damage(report).await.map(|()| Bytes::new()),
+            Err(error) => Err(bad::<ShardError>(error)),
+        };
+        Ok(Response::new(to_reply(result)))
     }
 
     async fn delete_shards(&self, request: Incoming<Request>) -> Result<Response<Reply>, Status> {

@@ -65,6 +65,29 @@ pub struct UpkeepReport {
     pub bytes_total: u64,
 }
 
+/// What reading through a disk has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScrubTally {
+    pub began: Timestamp,
+    pub shards: u64,
+    pub bytes: u64,
+    /// Shards that failed a check.
+    pub damaged: u64,
+    /// Shards that the disk's index had lost and that were put back.
+    pub dark: u64,
+    /// Records of shards that the index does not know and that are not whole.
+    pub unreadable: u64,
+}
+
+/// How far the scrub of a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScrubReport {
+    /// The cycle under way; `None` between two.
+    pub current: Option<ScrubTally>,
+    /// The last one that was completed, and when.
+    pub finished: Option<(Timestamp, ScrubTally)>,
+}
+
 impl Tally {
     pub fn add(&mut self, other: Tally) {
         self.keys += other.keys;

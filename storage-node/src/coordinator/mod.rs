@@ -4,7 +4,8 @@
 //! a write (`plan_write`), the entry that a write returns is the truth that a read follows (I7).
 //!
 //! - `stripes.rs` cuts a body, `slot_writer.rs` writes one shard, `write.rs` all of them;
-//! - `read.rs` streams a range of a chunk, `unit_reader.rs` gathers the units of one stripe.
+//! - `read.rs` streams a range of a chunk, `unit_reader.rs` gathers the units of one stripe;
+//! - `verify.rs` reads all there is of a chunk.
 
 mod read;
 mod slot_writer;
@@ -12,6 +13,7 @@ mod stripes;
 #[cfg(test)]
 mod tests;
 mod unit_reader;
+mod verify;
 mod write;
 
 use std::sync::Arc;
@@ -20,12 +22,13 @@ use async_trait::async_trait;
 use placement_map::ClusterMap;
 use placement_types::{ByteRange, CHUNK_BYTES_MAX, DiskId, Env, Profile};
 use storage_node_proto::api::{ByteStream, ChunkApi, ChunkError, WriteChunk};
+use storage_node_proto::damage::ChunkVerdict;
 use storage_node_proto::object::ChunkEntry;
 
 use crate::holders::Holders;
 use crate::limits::Limits;
 use crate::metrics;
-pub(crate) use write::{Leftovers, ShardSet, Target, discard, write_shards};
+pub(crate) use write::{Leftovers, ShardSet, StoredShards, Target, discard, write_shards};
 
 /// Writes and reads chunks. Cheap to clone; has no state of its own.
 #[derive(Clone)]
@@ -52,6 +55,10 @@ impl ChunkApi for Coordinator {
 
     async fn read_chunk(&self, entry: ChunkEntry, range: ByteRange) -> Result<ByteStream<ChunkError>, ChunkError> {
         read::read_chunk(self, entry, range).await
+    }
+
+    async fn verify_chunk(&self, entry: ChunkEntry) -> Result<ChunkVerdict, ChunkError> {
+        verify::verify_chunk(self, &entry).await
     }
 }
 

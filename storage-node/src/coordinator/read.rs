@@ -42,7 +42,7 @@ pub(crate) async fn read_chunk(
     Ok(begun.chain(follow(receiver, task, left)).boxed())
 }
 
-fn check(entry: &ChunkEntry, range: ByteRange) -> Result<(), ChunkError> {
+pub(super) fn check(entry: &ChunkEntry, range: ByteRange) -> Result<(), ChunkError> {
     let bad = |why: &str| Err(ChunkError::BadMessage { why: why.into() });
     if entry.shards.len() != entry.profile.width() {
         return bad("the entry has another number of shards than its profile");
@@ -111,7 +111,7 @@ impl StripeReader {
             hasher.update(piece);
         }
         if self.at == self.range.end() && hasher.finalize() != self.entry.hash {
-            metrics::bitrot_detected();
+            metrics::chunk_hash_wrong();
             tracing::error!(chunk = %self.entry.chunk, "every unit of a chunk is sound, but the chunk's hash is wrong");
             return Err(self.units.not_rebuilt("the chunk's hash is wrong".into()));
         }

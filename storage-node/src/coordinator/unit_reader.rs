@@ -161,7 +161,7 @@ impl UnitReader {
                 source.failures = None;
             }
             ShardError::Corrupt { .. } => {
-                metrics::bitrot_detected();
+                metrics::corrupt_read();
                 source.count_failure();
             }
             ShardError::Full { .. }

@@ -114,7 +114,7 @@ impl Script {
             }
             ["rebuild", "after", seconds] => {
                 let rebuild_after = Duration::from_secs(seconds.parse().unwrap());
-                SystemChange::SetSettings { settings: ClusterSettings { rebuild_after } }
+                SystemChange::SetSettings { settings: ClusterSettings { rebuild_after, ..ClusterSettings::default() } }
             }
             ["node", node, state] => {
                 let state = match *state {
