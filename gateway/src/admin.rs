@@ -10,6 +10,7 @@
 //! | `/admin/v1/layout/plan?op=&targets=` | root | what a change of the cluster would move |
 //! | POST `/admin/v1/layout/apply?op=&targets=` | root | makes the change |
 //! | POST `/admin/v1/settings?rebuild_after_seconds=&scrub_cycle_seconds=` | root | sets what holds for the whole cluster |
+//! | `/admin/v1/verify?bucket=&prefix=&next=` | root | reads every shard of a stretch of a bucket, and tells what is bad |
 //! | `/admin/v1/explain?bucket=&key=` | root | where every shard of an object is, why, and what it could bear |
 //!
 //! What needs no signature tells nothing about configuration, buckets or users (A22). The rest is signed with S3 credentials
@@ -22,6 +23,7 @@ mod server;
 mod signature;
 mod status;
 mod upkeep;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +44,7 @@ use crate::authorize::{Action, Resource, authorize};
 use crate::gateway::Gateway;
 use health::Readiness;
 use layout::{LayoutError, LayoutQuery};
+use verify::VerifyQuery;
 
 pub use server::AdminServer;
 
@@ -70,6 +73,7 @@ pub fn router(parts: AdminParts) -> Router {
         .route("/admin/v1/status", get(status))
         .route("/admin/v1/explain", get(explain))
         .route("/admin/v1/risk", get(risk))
+        .route("/admin/v1/verify", get(verify_page))
         .route("/admin/v1/layout/plan", get(plan_layout))
         .route("/admin/v1/layout/apply", post(apply_layout))
         .route("/admin/v1/settings", post(set_settings))
@@ -160,6 +164,16 @@ struct ExplainQuery {
 
 async fn explain(State(admin): State<Arc<Admin>>, Query(query): Query<ExplainQuery>) -> Response {
     match explain::explain(&admin.gateway, &query.bucket, &query.key).await {
+        Ok(report) => axum::Json(report).into_response(),
+        Err(failure) => {
+            let error = gateway_s3::S3Error::from(failure);
+            refusal(error.code.status(), error.code.name(), &error.message)
+        }
+    }
+}
+
+async fn verify_page(State(admin): State<Arc<Admin>>, Query(query): Query<VerifyQuery>) -> Response {
+    match verify::verify(&admin.gateway, &query).await {
         Ok(report) => axum::Json(report).into_response(),
         Err(failure) => {
             let error = gateway_s3::S3Error::from(failure);

@@ -135,6 +135,19 @@ pub const ADMIN_SKEW_MAX: Duration = Duration::from_secs(15 * 60);
 /// Chunks that one explain answer describes.
 pub const EXPLAIN_CHUNKS_MAX: usize = 1000;
 
+/// How long one page of a verification may go on reading; then it ends after the chunks under way. With those and the
+/// listing an answer takes less than two minutes, at worst.
+pub const VERIFY_PAGE_TIME: Duration = Duration::from_secs(10);
+
+/// Versions of one page of a verification: an answer has some 200 bytes for each.
+pub const VERIFY_PAGE_VERSIONS: usize = 1000;
+
+/// Chunks verified at a time: their nodes read and hash one while the next one's units come.
+pub const VERIFY_CHUNKS_AT_ONCE: usize = 4;
+
+/// How many nodes are asked to verify a chunk before it counts as unknown.
+pub const VERIFY_NODES_MAX: usize = 2;
+
 /// Records that a metadata group goes through per question whether a disk holds anything.
 pub const HOLDINGS_PAGE: u32 = 10_000;
 

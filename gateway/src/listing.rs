@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use placement_types::UploadId;
 use storage_node_proto::command::Shelf;
-use storage_node_proto::object::{Upload, Version};
+use storage_node_proto::object::{Upload, Version, VersionId};
 use storage_node_proto::query::{Answer, ListItem, ListRange, Query};
 
 use crate::error::Failure;
@@ -28,6 +28,8 @@ pub struct Cursor {
     pub after: Bytes,
     /// When uploads are listed: the one of that key that was listed last. Without it, all of the key's are behind the cursor.
     pub upload: Option<UploadId>,
+    /// The same when versions are listed.
+    pub version: Option<VersionId>,
 }
 
 /// What is being listed, one implementor per kind of listing.
@@ -180,7 +182,7 @@ impl Listed for Objects {
     }
 
     fn after(&self, item: &ListItem<Version>) -> Cursor {
-        Cursor { after: Bytes::copy_from_slice(item.sort_key()), upload: None }
+        Cursor { after: Bytes::copy_from_slice(item.sort_key()), ..Cursor::default() }
     }
 }
 
@@ -202,7 +204,33 @@ impl Listed for AnyVersion {
     }
 
     fn after(&self, item: &ListItem<(Version, bool)>) -> Cursor {
-        Cursor { after: Bytes::copy_from_slice(item.sort_key()), upload: None }
+        Cursor { after: Bytes::copy_from_slice(item.sort_key()), ..Cursor::default() }
+    }
+}
+
+/// Every version and delete marker, newest first within a key, unfolded.
+pub struct Versions {
+    pub prefix: Bytes,
+}
+
+impl Listed for Versions {
+    type Value = (Version, bool);
+
+    fn query(&self, shelf: Shelf, cursor: &Cursor, limit: u32) -> Query {
+        let list = range(&self.prefix, &Bytes::new(), cursor, limit);
+        Query::ListVersions { shelf, list, version_marker: cursor.version }
+    }
+
+    fn page(&self, answer: Answer) -> Result<Page<(Version, bool)>, Failure> {
+        AnyVersion.page(answer)
+    }
+
+    fn after(&self, item: &ListItem<(Version, bool)>) -> Cursor {
+        let version = match item {
+            ListItem::Entry { value: (version, _), .. } => Some(version.id),
+            ListItem::Prefix { .. } => None,
+        };
+        Cursor { after: Bytes::copy_from_slice(item.sort_key()), version, upload: None }
     }
 }
 
@@ -232,7 +260,7 @@ impl Listed for Uploads {
             ListItem::Entry { value, .. } => Some(value.id),
             ListItem::Prefix { .. } => None,
         };
-        Cursor { after: Bytes::copy_from_slice(item.sort_key()), upload }
+        Cursor { after: Bytes::copy_from_slice(item.sort_key()), upload, version: None }
     }
 }
 

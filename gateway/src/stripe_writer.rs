@@ -86,6 +86,11 @@ impl StripeWriter {
         Self { coordinators }
     }
 
+    /// Which nodes to ask about a chunk.
+    pub fn coordinators(&self) -> &Coordinators {
+        &self.coordinators
+    }
+
     /// Stores a body of at most `bytes_max` for `owner`. Dropping the call deletes what was written.
     pub async fn write(
         &self,

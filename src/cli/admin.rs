@@ -2,6 +2,7 @@
 
 mod layout;
 mod print;
+mod verify;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use self::layout::LayoutArgs;
 use self::print::{print_applied, print_explained, print_json, print_plan, print_risk, print_status, text};
+use self::verify::VerifyArgs;
 use super::bench::CredentialArgs;
 use super::units::parse_seconds;
 use crate::client::{Endpoint, S3Client};
@@ -54,6 +56,8 @@ enum AdminCommand {
         #[arg(long, value_name = "TIME", value_parser = parse_seconds, group = "setting")]
         scrub_cycle: Option<u64>,
     },
+    /// Read every shard of a bucket's objects, say what is bad, and sign a summary; fails when anything is bad or unknown
+    Verify(VerifyArgs),
     /// Where an object's shards are, why there, and what may be lost before it is unreadable
     Explain {
         /// s3://bucket/key
@@ -64,8 +68,9 @@ enum AdminCommand {
 pub fn run(args: AdminArgs, settings: impl FnOnce() -> anyhow::Result<Settings>) -> anyhow::Result<()> {
     let env = placement_env::system();
     let endpoint = Endpoint::parse(&args.admin_endpoint)?;
-    let signer = args.credentials.signer(&env, settings)?;
-    let client = S3Client::new(env, endpoint, signer);
+    let (access_key, secret_key) = args.credentials.keys(&env, settings)?;
+    let signer = args.credentials.signer_of(&access_key, &secret_key);
+    let client = S3Client::new(env.clone(), endpoint, signer);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match &args.command {
         AdminCommand::Status => {
@@ -94,6 +99,9 @@ pub fn run(args: AdminArgs, settings: impl FnOnce() -> anyhow::Result<Settings>)
             }
             println!("done");
             Ok(())
+        }
+        AdminCommand::Verify(verify) => {
+            runtime.block_on(verify::run(verify, &env, &client, (&access_key, &secret_key), args.json))
         }
         AdminCommand::Explain { object } => {
             let (bucket, key) = object

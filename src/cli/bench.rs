@@ -78,14 +78,23 @@ pub struct CredentialArgs {
 impl CredentialArgs {
     /// Signs with the keys given here, else the root user's where the settings name them, as they do in a container of a cluster.
     pub fn signer(&self, env: &Env, settings: impl FnOnce() -> anyhow::Result<Settings>) -> anyhow::Result<Signer> {
-        let (access_key, secret_key) = match (&self.access_key, &self.secret_key) {
+        let (access_key, secret_key) = self.keys(env, settings)?;
+        Ok(self.signer_of(&access_key, &secret_key))
+    }
+
+    pub fn signer_of(&self, access_key: &str, secret_key: &str) -> Signer {
+        Signer { access_key: access_key.to_owned(), secret: SecretKey::new(secret_key), region: self.region.clone() }
+    }
+
+    /// The access key and the secret key.
+    pub fn keys(&self, env: &Env, settings: impl FnOnce() -> anyhow::Result<Settings>) -> anyhow::Result<(String, String)> {
+        Ok(match (&self.access_key, &self.secret_key) {
             (Some(access_key), Some(secret_key)) => (access_key.clone(), secret_key.clone()),
             (None, None) => RootCredentials::from_settings(env, &settings()?)?
                 .map(|root| (root.access_key, root.secret_key))
                 .context("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or --access-key and --secret-key)")?,
             _ => bail!("set both the access key and the secret key to sign with, or neither"),
-        };
-        Ok(Signer { access_key, secret: SecretKey::new(secret_key), region: self.region.clone() })
+        })
     }
 }
 

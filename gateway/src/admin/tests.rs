@@ -131,6 +131,85 @@ async fn explain_says_where_the_shards_are_and_what_they_could_bear() {
     assert_eq!(bench.get("/admin/v1/explain?key=absent&bucket=bench", Some(&root)).await.0, StatusCode::NOT_FOUND);
 }
 
+async fn put(bench: &Bench, key: &str, length: usize) {
+    let request = PutObject {
+        bucket: BucketName::parse("bench").unwrap(),
+        key: ObjectKey::parse(key).unwrap(),
+        headers: WriteHeaders::default(),
+        condition: WriteCondition::None,
+        body: UploadBody::from_pieces(bench.cluster.env.clone(), vec![Bytes::from(vec![1; length])]),
+    };
+    bench.gateway.put_object(&root(), request).await.unwrap();
+}
+
+/// All pages: the keys verified, in the order they came, and what is bad.
+async fn verify(bench: &Bench, prefix: &str) -> (Vec<String>, Vec<Value>, usize) {
+    let (mut keys, mut bad, mut pages) = (Vec::new(), Vec::new(), 0);
+    let mut next = String::new();
+    loop {
+        let path = format!("/admin/v1/verify?bucket=bench&prefix={prefix}{next}");
+        let (status, page) = bench.get(&path, Some(&signer("root", "secret"))).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        pages += 1;
+        keys.extend(page["verified"].as_array().unwrap().iter().map(|version| version["key"].as_str().unwrap().to_owned()));
+        bad.extend(page["bad"].as_array().unwrap().iter().cloned());
+        let Some(place) = page["next"].as_str() else { return (keys, bad, pages) };
+        next = format!("&next={}", percent_encoded(place));
+    }
+}
+
+fn percent_encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn verify_goes_through_a_bucket_page_by_page_and_names_what_is_bad() {
+    let bench = Bench::new(6);
+    let bucket = BucketName::parse("bench").unwrap();
+    bench.gateway.create_bucket(&root(), CreateBucket { bucket, location: None }).await.unwrap();
+    let small: Vec<String> = (0..crate::limits::VERIFY_PAGE_VERSIONS + 5).map(|number| format!("a/{number:05}")).collect();
+    for key in &small {
+        put(&bench, key, 10).await;
+    }
+    put(&bench, "large", 33 << 20).await;
+    let (keys, bad, pages) = verify(&bench, "").await;
+    assert_eq!((keys.len(), keys.last().unwrap().as_str(), bad.len(), pages), (small.len() + 1, "large", 0, 2));
+    assert_eq!(keys[..small.len()], small);
+    assert_eq!(verify(&bench, "a/0000").await.0, small[..10]);
+    assert_eq!(verify(&bench, "nothing").await.0, [""; 0]);
+
+    bench.cluster.chunks.lose_slot(2);
+    let (keys, bad, _) = verify(&bench, "l").await;
+    assert_eq!((keys, bad.len()), (vec!["large".to_owned()], 3), "a shard of each of three chunks");
+    for (number, shard) in bad.iter().enumerate() {
+        let found = (&shard["what"], &shard["state"], &shard["kind"], &shard["slot"], &shard["may_be_lost"]);
+        let [two, none] = [Value::from(2), Value::from(0)];
+        assert_eq!(found, (&"shard".into(), &"missing".into(), &"parity".into(), &two, &none), "{shard}");
+        assert_eq!((&shard["key"], &shard["chunk"]), (&"large".into(), &Value::from(number)));
+    }
+    // A page that ended inside the object goes on there.
+    let inside = percent_encoded(r#"{"key":"large","version":"null","inside":[0,2]}"#);
+    let path = format!("/admin/v1/verify?bucket=bench&next={inside}");
+    let (_, page) = bench.get(&path, Some(&signer("root", "secret"))).await;
+    assert_eq!((page["bad"].as_array().unwrap().len(), page["verified"].as_array().unwrap().len()), (1, 1), "{page}");
+    bench.cluster.chunks.lose_slot(1);
+    let (_, bad, _) = verify(&bench, "large").await;
+    assert_eq!(bad.iter().filter(|bad| bad["what"] == "chunk" && bad["state"] == "lost").count(), 3);
+
+    for (query, expected) in [
+        ("bucket=absent", StatusCode::NOT_FOUND),
+        ("bucket=no", StatusCode::BAD_REQUEST),
+        ("bucket=bench&next=nonsense", StatusCode::BAD_REQUEST),
+        ("prefix=bench", StatusCode::BAD_REQUEST),
+    ] {
+        let path = format!("/admin/v1/verify?{query}");
+        assert_eq!(bench.get(&path, Some(&signer("root", "secret"))).await.0, expected, "{query}");
+    }
+    (1..=crate::double::GROUPS).for_each(|group| bench.cluster.groups.stop(GroupId(group)));
+    let path = "/admin/v1/verify?bucket=bench";
+    assert_eq!(bench.get(path, Some(&signer("root", "secret"))).await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
 #[tokio::test]
 async fn the_listener_serves_the_routes() {
     let env = placement_env::system();

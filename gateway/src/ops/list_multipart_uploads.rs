@@ -40,7 +40,7 @@ async fn list_page(gw: &Gateway, bucket: &Bucket, request: &ListMultipartUploads
     });
     let sources = shelves(bucket).map(|shelf| {
         let upload = upload.filter(|(owner, _)| *owner == shelf).map(|(_, upload)| upload);
-        (shelf, Cursor { after: after.clone(), upload })
+        (shelf, Cursor { after: after.clone(), upload, version: None })
     });
     let page = listing::list(&gw.router, sources, &listed, usize::from(request.max_uploads)).await?;
     let entries: Vec<UploadsEntry> = page.items.into_iter().map(entry).collect::<Result<_, Failure>>()?;

@@ -28,7 +28,7 @@ pub async fn list_objects(gw: &Gateway, cx: &RequestContext, request: ListObject
 
 async fn list_page(gw: &Gateway, bucket: &Bucket, request: &ListObjects) -> Result<ListObjectsReply, Failure> {
     let listed = Objects { prefix: bytes(&request.prefix), delimiter: bytes(request.delimiter.as_deref().unwrap_or_default()) };
-    let cursor = Cursor { after: bytes(request.after.as_deref().unwrap_or_default()), upload: None };
+    let cursor = Cursor { after: bytes(request.after.as_deref().unwrap_or_default()), ..Cursor::default() };
     let sources = shelves(bucket).map(|shelf| (shelf, cursor.clone()));
     let page = listing::list(&gw.router, sources, &listed, usize::from(request.max_keys)).await?;
     let entries: Vec<ListEntry> = page.items.into_iter().map(entry).collect::<Result<_, Failure>>()?;

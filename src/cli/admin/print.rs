@@ -268,7 +268,7 @@ pub(super) fn print_explained(found: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
@@ -285,7 +285,7 @@ fn duration(seconds: u64) -> String {
 }
 
 /// Bytes in the largest binary unit that leaves a number of at least one.
-fn size(value: &Value) -> String {
+pub(super) fn size(value: &Value) -> String {
     let Some(bytes) = value.as_u64() else { return "-".to_owned() };
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut unit = 0;
