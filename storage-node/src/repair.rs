@@ -93,11 +93,17 @@ pub(crate) async fn rebuild(
 ) -> Result<usize, RepairError> {
     let entry = &chunk.entry;
     let in_place = |need: &Need| need.to.is_some() && need.to == entry.shards[need.index];
-    // Each shard is written under the transaction of the command that will move its slot: if that never commits, the scrub
-    // can fence the one transaction and delete the one shard.
+    // A shard that takes the place of another is written under the transaction of the command that will move its slot: if that
+    // never commits, the scrub can fence the one transaction and delete the one shard. One for an empty slot belongs to the
+    // chunk's own transaction. The disk may have it already: from the write itself, whose answer was lost, or from a repair that
+    // died before its swap. Under another transaction it would be refused there as long as the object lives.
     let mut targets: Vec<Option<Target>> = vec![None; entry.shards.len()];
     for need in needs {
-        let txn = if in_place(need) { writer_of(chunk, movers, need.index) } else { TxnId::random(&duties.env) };
+        let txn = match entry.shards[need.index] {
+            Some(_) if in_place(need) => writer_of(chunk, movers, need.index),
+            Some(_) => TxnId::random(&duties.env),
+            None => chunk.owner,
+        };
         let owner = Owner { txn, slot: chunk.shelf.slot() };
         targets[need.index] = need.to.map(|disk| Target { disk, owner });
     }
@@ -126,7 +132,9 @@ pub(crate) async fn rebuild(
             continue;
         }
         duties.meter.add(&duties.env, entry.shard_bytes());
-        if in_place(need) || swap(duties, group, chunk, need.index, disk, owner.txn).await? {
+        // The chunk's own transaction has had its outcome.
+        let txn = if owner.txn == chunk.owner { TxnId::random(&duties.env) } else { owner.txn };
+        if in_place(need) || swap(duties, group, chunk, need.index, disk, txn).await? {
             filled += 1;
             metrics::shard_repaired();
         }
@@ -140,7 +148,8 @@ async fn code_again(duties: &Duties, source: &ChunkEntry, set: &ShardSet) -> Res
     Ok(write_shards(&duties.coordinator, set, body).await?)
 }
 
-/// Gives a slot to the disk on which its shard was written and fsynced under `txn`; `false` when the slot is not what was
+/// Gives a slot to the disk on which its shard was written and fsynced, under `txn` or, where the slot was empty, under the
+/// chunk's own transaction; `false` when the slot is not what was
 /// read any more, and the new shard is an orphan.
 pub(crate) async fn swap(
     duties: &Duties,

@@ -359,6 +359,35 @@ async fn a_chunk_written_around_a_lost_node_is_repaired_and_stays_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shard_whose_acknowledgement_was_lost_is_taken_back() {
+    let cluster = Cluster::new(4, "2+2").await;
+    let (whole, txn) = (content(1_500_000, 1), TxnId::random(&cluster.env));
+    let mut entry = cluster.write(txn, &whole).await;
+    // The disk has it, but the coordinator never heard so.
+    let disk = entry.shards[2].take();
+    assert!(matches!(cluster.commit(txn, "object", &entry).await, Outcome::Written { .. }));
+    assert_eq!(cluster.repair().await, 1);
+    assert_eq!(cluster.entry("object").await.shards[2], disk);
+    cluster.env.sleep(LEASE).await;
+    assert_eq!(cluster.scrub_everywhere().await, 0);
+    cluster.delete("object").await;
+    cluster.env.sleep(GRACE).await;
+    assert_eq!(cluster.collect().await, 1);
+    assert_eq!(cluster.shards().await, [0, 0, 0, 0]);
+
+    // When the object goes before it is taken back, it is an orphan.
+    let txn = TxnId::random(&cluster.env);
+    let mut entry = cluster.write(txn, &whole).await;
+    entry.shards[1] = None;
+    cluster.commit(txn, "object", &entry).await;
+    cluster.delete("object").await;
+    cluster.env.sleep(GRACE + LEASE).await;
+    assert_eq!(cluster.collect().await, 1);
+    assert_eq!(cluster.scrub_everywhere().await, 1);
+    assert_eq!(cluster.shards().await, [0, 0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shard_repaired_for_a_deleted_object_is_an_orphan_and_nothing_more() {
     let cluster = Cluster::new(4, "2+2").await;
     cluster.disconnect(3);
