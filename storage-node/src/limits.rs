@@ -163,7 +163,8 @@ pub struct Limits {
     pub survey_look: Duration,
     /// How long to wait before the next survey when nothing that the last one found could be done.
     pub survey_rest: Duration,
-    /// How long a disk that did not take a shard is not tried for it again.
+    /// How long a disk that did not take a shard is not tried for it again: time to try others, and little more than a node needs
+    /// to restart. Where there are no others, the chunk waits for nothing else.
     pub target_rest: Duration,
     /// How long after a survey the next one may follow because of a report: bad shards come in crowds.
     pub report_rest: Duration,
@@ -215,7 +216,7 @@ impl Default for Limits {
             repair_interval: Duration::from_secs(5),
             survey_look: Duration::from_secs(2),
             survey_rest: Duration::from_secs(20),
-            target_rest: Duration::from_secs(10 * 60),
+            target_rest: Duration::from_secs(60),
             report_rest: Duration::from_secs(2),
             findings_interval: Duration::from_secs(1),
             segments_interval: Duration::from_secs(5),
