@@ -129,9 +129,10 @@ impl Surveys {
             }
         };
         let PassFound { survey, needy, doubts } = found;
-        // Those that nothing can be done about now are not among the needy: they wait for a map that places otherwise.
+        // Those that nothing can be done about now are not among the needy: they wait for a map that places otherwise, or for a
+        // disk to be tried again.
         let now = duties.env.monotonic();
-        let again_at = (!needy.is_empty() || !doubts.disks.is_empty()).then_some(now);
+        let again_at = (!needy.is_empty() || !doubts.disks.is_empty() || self.is_resting(now)).then_some(now);
         {
             let mut groups = self.groups.lock();
             let before = groups.get(&group).filter(|_| !inquiry.everything);
@@ -255,6 +256,11 @@ impl Surveys {
         if failed.len() < SURVEY_NEEDS_MAX {
             failed.insert((chunk.entry.chunk, index, disk), now + duties.limits.target_rest);
         }
+    }
+
+    /// Whether some disk is not tried for some shard for a while.
+    fn is_resting(&self, now: Duration) -> bool {
+        self.failed.lock().values().any(|until| *until > now)
     }
 
     /// Treats the disks where a shard could not be brought lately as ones it left.

@@ -99,6 +99,24 @@ async fn a_disk_that_fails_while_it_is_drained_is_rebuilt_from_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_disk_that_did_not_take_a_shard_is_tried_again_under_the_same_map() {
+    let cluster = Cluster::new(5, "2+2").await;
+    let objects = cluster.put_many(10).await;
+    let drained = disk_id(2, 0);
+    cluster.change_map(|map| map.disks.get_mut(&drained).unwrap().role = DiskRole::Draining);
+    // It is gone for too short a time for the map to say so. Each chunk has one disk left to go to.
+    cluster.disconnect(4);
+    let surveys = Surveys::default();
+    assert!(cluster.settle(&surveys).await.leaving.shards > 0);
+    cluster.connect(4);
+    cluster.env.sleep(Duration::from_secs(90)).await;
+    let survey = cluster.settle(&surveys).await;
+    assert_eq!((survey.leaving, survey.lost), (Work::default(), Work::default()));
+    assert!(!cluster.disks_in_use(&objects).await.contains(&drained));
+    cluster.assert_all(&objects).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn shards_follow_the_ring_to_a_new_node() {
     let cluster = Cluster::new(6, "2+2").await;
     // At first as if node 5 had not come yet.
