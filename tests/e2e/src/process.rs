@@ -1,5 +1,6 @@
 //! One `dozo` process.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -42,7 +43,7 @@ impl Process {
     /// # Errors
     /// When the process ends, or stays silent for `limit`: the message has the end of its log.
     pub fn start(arguments: &[&str], variables: &[(&str, &str)], log: &Path, limit: Duration) -> anyhow::Result<(Self, String)> {
-        Self::start_in(Path::new("."), arguments, variables, log, limit)
+        Self::start_with(Path::new("."), &[], arguments, variables, log, limit)
     }
 
     /// The same in a directory: relative names are meant from there.
@@ -56,8 +57,35 @@ impl Process {
         log: &Path,
         limit: Duration,
     ) -> anyhow::Result<(Self, String)> {
+        Self::start_with(dir, &[], arguments, variables, log, limit)
+    }
+
+    /// The same behind a program that becomes `dozo` in the end, such as `nsenter ...`, so that the pid is its own.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_under(
+        wrapper: &[String],
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        log: &Path,
+        limit: Duration,
+    ) -> anyhow::Result<(Self, String)> {
+        Self::start_with(Path::new("."), wrapper, arguments, variables, log, limit)
+    }
+
+    fn start_with(
+        dir: &Path,
+        wrapper: &[String],
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        log: &Path,
+        limit: Duration,
+    ) -> anyhow::Result<(Self, String)> {
         let errors = File::options().create(true).append(true).open(log)?;
-        let mut child = Command::new(binary())
+        let words: Vec<OsString> = wrapper.iter().map(OsString::from).chain([binary().into_os_string()]).collect();
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
             .args(arguments)
             .current_dir(dir)
             .env_clear()
@@ -95,6 +123,11 @@ impl Process {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// `kill -9`, and waits for the end.

@@ -1,57 +1,17 @@
-//! The faults of a run: planned from the seed, caused at their simulated times.
-//!
-//! One node at a time is down, which every profile here bears, except when all lose their power at once. Partitions may
-//! overlap with either: they cost availability, never data.
+//! Causes the faults of a run at their simulated times, and counts those that really happened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tests_faults::{Row, Tally};
 use turmoil::Sim;
 
 use crate::dice::Dice;
 use crate::machine::{HALT_PATIENCE, Machine};
+use crate::operator::Orders;
 use crate::process::node_name;
-
-/// How many of the next disk operations may still succeed before a halting machine stops.
-const HALT_OPERATIONS_MAX: u64 = 24;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    Crash,
-    CrashAll,
-    /// One node from every other node; gateways still reach it.
-    Isolate,
-    /// One node from everybody.
-    CutOff,
-    /// One direction between two nodes.
-    OneWay,
-}
-
-const ROUNDS: [Fault; 7] =
-    [Fault::Crash, Fault::Crash, Fault::Crash, Fault::CrashAll, Fault::Isolate, Fault::CutOff, Fault::OneWay];
-
-#[derive(Debug, Clone)]
-enum Step {
-    /// Halts the disk after so many operations; the crash follows.
-    Halt {
-        node: usize,
-        operations: u64,
-    },
-    CrashAll,
-    Restart {
-        node: usize,
-    },
-    Cut {
-        fault: Fault,
-        from: String,
-        to: String,
-    },
-    Mend {
-        from: String,
-        to: String,
-    },
-}
+use crate::schedule::{Fault, Schedule, Step, plan};
 
 struct Halting {
     node: usize,
@@ -59,34 +19,40 @@ struct Halting {
     deadline: Duration,
 }
 
+/// What the director acts on.
+pub struct Stage {
+    /// The nodes that found the cluster.
+    pub machines: Vec<Arc<Machine>>,
+    /// The node that may join.
+    pub newcomer: Arc<Machine>,
+    pub gateways: Vec<String>,
+    pub orders: Arc<Orders>,
+    /// How long a message takes at most when nothing is wrong.
+    pub latency_max: Duration,
+}
+
 pub struct Director {
-    machines: Vec<Arc<Machine>>,
+    stage: Stage,
     dice: Dice,
-    /// By time since the cluster was ready; in reverse, the next one last.
+    /// In reverse, the next one last.
     steps: Vec<(Duration, Step)>,
+    faults: Vec<Fault>,
     halting: Vec<Halting>,
+    /// Disks that fail, with how much had been asked of them when that began, and the rows it shows when more was.
+    failing: BTreeMap<usize, (u64, &'static [Row])>,
     down: BTreeSet<usize>,
     quiet_at: Duration,
-    fired: BTreeSet<Fault>,
+    rows: Tally,
     batches_lost: u64,
 }
 
 impl Director {
-    pub fn new(machines: Vec<Arc<Machine>>, gateways: &[String], seed: u64) -> Self {
+    pub fn new(stage: Stage, seed: u64) -> Self {
         let dice = Dice::new(seed, 0xfa);
-        let (mut steps, quiet_at) = plan(&dice, machines.len(), gateways);
-        steps.sort_by_key(|(at, _)| *at);
+        let Schedule { mut steps, faults, quiet_at } = plan(&dice, stage.machines.len(), &stage.gateways);
         steps.reverse();
-        Self {
-            machines,
-            dice,
-            steps,
-            halting: Vec::new(),
-            down: BTreeSet::new(),
-            quiet_at,
-            fired: BTreeSet::new(),
-            batches_lost: 0,
-        }
+        let (halting, failing, down, rows) = (Vec::new(), BTreeMap::new(), BTreeSet::new(), Tally::default());
+        Self { stage, dice, steps, faults, halting, failing, down, quiet_at, rows, batches_lost: 0 }
     }
 
     /// When, counted from the cluster's readiness, the last fault is over.
@@ -94,10 +60,24 @@ impl Director {
         self.quiet_at
     }
 
+    /// Whether the node that may join was to.
+    pub fn grows(&self) -> bool {
+        self.faults.contains(&Fault::Grow)
+    }
+
+    /// How often faults of each row happened so far.
+    pub fn rows(&self) -> Tally {
+        let mut rows = self.rows.clone();
+        rows.add(Row::M10, self.stage.orders.done());
+        rows
+    }
+
     /// What a run was to show and did not: a fault that does not happen tests nothing.
     pub fn missing(&self) -> Vec<String> {
-        let fault = |fault: &Fault| (!self.fired.contains(fault)).then(|| format!("{fault:?} never happened"));
-        let mut missing: Vec<String> = ROUNDS.iter().filter_map(fault).collect();
+        let happened = self.rows();
+        let absent = |fault: &&Fault| rows_of(**fault).iter().any(|row| !happened.has(*row));
+        let mut missing: Vec<String> =
+            self.faults.iter().filter(absent).map(|fault| format!("{fault:?} never happened")).collect();
         if self.batches_lost == 0 {
             missing.push("no crash lost anything".to_owned());
         }
@@ -110,9 +90,11 @@ impl Director {
         let due = |halting: &Halting, machines: &[Arc<Machine>]| {
             machines[halting.node].disk_operations() > halting.until_operations || since_ready >= halting.deadline
         };
-        let (ready, waiting) = std::mem::take(&mut self.halting).into_iter().partition(|halting| due(halting, &self.machines));
+        let (ready, waiting) =
+            std::mem::take(&mut self.halting).into_iter().partition(|halting| due(halting, &self.stage.machines));
         self.halting = waiting;
         for Halting { node, .. } in ready {
+            self.rows.hit(Row::P6);
             self.crash(sim, node, &mut notes);
         }
         while let Some((_, step)) = self.steps.pop_if(|(at, _)| *at <= since_ready) {
@@ -124,26 +106,28 @@ impl Director {
     fn take(&mut self, sim: &mut Sim<'_>, step: Step, now: Duration, notes: &mut Vec<String>) {
         match step {
             Step::Halt { node, operations } => {
-                self.fired.insert(Fault::Crash);
-                let machine = &self.machines[node];
+                let machine = &self.stage.machines[node];
                 machine.halt_after(operations);
                 let until_operations = machine.disk_operations() + operations;
                 self.halting.push(Halting { node, until_operations, deadline: now + HALT_PATIENCE });
             }
             Step::CrashAll => {
-                self.fired.insert(Fault::CrashAll);
-                for node in 0..self.machines.len() {
+                self.rows.hit(Row::D2);
+                self.rows.hit(Row::M4);
+                for node in 0..self.stage.machines.len() {
                     self.crash(sim, node, notes);
                 }
             }
+            Step::CutPower { node } => self.crash(sim, node, notes),
             Step::Restart { node } => {
                 if self.down.remove(&node) {
                     notes.push(format!("restart {}", node_name(node)));
+                    self.stage.machines[node].mend_disk();
                     sim.bounce(node_name(node));
                 }
             }
             Step::Cut { fault, from, to } => {
-                self.fired.insert(fault);
+                rows_of(fault).iter().for_each(|row| self.rows.hit(*row));
                 if fault == Fault::OneWay {
                     notes.push(format!("cut {from} to {to}"));
                     sim.partition_oneway(from.as_str(), to.as_str());
@@ -156,7 +140,63 @@ impl Director {
                 notes.push(format!("mend {from} {to}"));
                 sim.repair(from.as_str(), to.as_str());
             }
+            Step::Hold { from, to } => {
+                self.rows.hit(Row::N12);
+                notes.push(format!("hold what is between {from} and {to}"));
+                sim.hold(from.as_str(), to.as_str());
+            }
+            Step::Release { from, to } => {
+                notes.push(format!("release {from} {to}"));
+                sim.release(from.as_str(), to.as_str());
+            }
+            Step::SetLatency { node, max } => {
+                self.rows.add(Row::N6, u64::from(max.is_some()));
+                let max = max.unwrap_or(self.stage.latency_max);
+                notes.push(format!("messages of {} take up to {max:?}", node_name(node)));
+                let others = (0..self.stage.machines.len()).filter(|other| *other != node).map(node_name);
+                for other in others.chain(self.stage.gateways.iter().cloned()) {
+                    sim.set_link_max_message_latency(node_name(node), other.as_str(), max);
+                }
+            }
+            Step::Rot { node } => {
+                let flipped = self.stage.machines[node].rot(&self.dice);
+                self.rows.add(Row::D5, flipped);
+                notes.push(format!("{flipped} bits flip on {}", node_name(node)));
+            }
+            Step::FailSync { node } => {
+                self.begin_failing(Fault::FailSync, node);
+                notes.push(format!("no fsync succeeds on {}", node_name(node)));
+                self.stage.machines[node].fail_syncs();
+            }
+            Step::Fill { node } => {
+                self.begin_failing(Fault::Fill, node);
+                notes.push(format!("{} is full", node_name(node)));
+                self.stage.machines[node].fill();
+            }
+            Step::Lie { node } => {
+                self.begin_failing(Fault::Lie, node);
+                notes.push(format!("the disk of {} lies", node_name(node)));
+                self.stage.machines[node].lie();
+            }
+            Step::SetClock { node, wrong_by_ms } => {
+                match wrong_by_ms.unsigned_abs() {
+                    0 => {}
+                    wrong if wrong > 30 * 24 * 3_600_000 => self.rows.hit(Row::C7),
+                    _ => self.rows.hit(Row::C1),
+                }
+                notes.push(format!("the clock of {} is wrong by {wrong_by_ms} ms", node_name(node)));
+                self.stage.machines[node].set_clock_wrong(wrong_by_ms);
+            }
+            Step::PowerOn => {
+                notes.push(format!("{} is switched on", self.stage.newcomer.name));
+                self.stage.newcomer.power_on();
+            }
+            Step::Tell { order } => self.stage.orders.give(order),
         }
+    }
+
+    fn begin_failing(&mut self, fault: Fault, node: usize) {
+        self.failing.insert(node, (self.stage.machines[node].disk_operations(), rows_of(fault)));
     }
 
     fn crash(&mut self, sim: &mut Sim<'_>, node: usize, notes: &mut Vec<String>) {
@@ -164,79 +204,37 @@ impl Director {
             return;
         }
         self.halting.retain(|halting| halting.node != node);
-        let machine = &self.machines[node];
+        let machine = &self.stage.machines[node];
+        if let Some((_, rows)) = self.failing.remove(&node).filter(|(before, _)| machine.disk_operations() > *before) {
+            rows.iter().for_each(|row| self.rows.hit(*row));
+        }
         machine.cut_power();
         sim.crash(node_name(node));
         let lost = machine.lose_unsynced(&self.dice);
         self.batches_lost += lost;
+        self.rows.hit(Row::D1);
+        self.rows.add(Row::P7, u64::from(lost > 0));
         notes.push(format!("crash {} losing {lost} batches", machine.name));
     }
 }
 
-fn plan(dice: &Dice, nodes: usize, gateways: &[String]) -> (Vec<(Duration, Step)>, Duration) {
-    let mut rounds = ROUNDS.to_vec();
-    for last in (1..rounds.len()).rev() {
-        rounds.swap(last, dice.range(0, last as u64 + 1) as usize);
+/// The rows of the catalogue that a fault is to show.
+fn rows_of(fault: Fault) -> &'static [Row] {
+    match fault {
+        Fault::Crash => &[Row::P6, Row::D1],
+        Fault::CrashAll => &[Row::D2, Row::M4],
+        Fault::Isolate | Fault::CutOff => &[Row::N1],
+        Fault::OneWay => &[Row::N2],
+        Fault::Flap => &[Row::N4],
+        Fault::Delay => &[Row::N6],
+        Fault::Hold => &[Row::N12],
+        Fault::Sever => &[Row::N14],
+        Fault::Rot => &[Row::D5],
+        Fault::FailSync => &[Row::D19],
+        Fault::Fill => &[Row::D14, Row::D15],
+        Fault::Lie => &[Row::D3],
+        Fault::Skew => &[Row::C1],
+        Fault::Leap => &[Row::C7],
+        Fault::Grow => &[Row::M10],
     }
-    let mut steps = Vec::new();
-    let mut at = dice.millis(1000, 4000);
-    let mut quiet_at = at;
-    // When everybody is up again.
-    let mut whole_at = Duration::ZERO;
-    for fault in rounds {
-        let end = at + dice.millis(1500, 9000);
-        let node = dice.range(0, nodes as u64) as usize;
-        let others = || (0..nodes).filter(move |other| *other != node);
-        match fault {
-            Fault::Crash => {
-                at = at.max(whole_at);
-                let end = end.max(at + Duration::from_secs(1));
-                steps.push((at, Step::Halt { node, operations: dice.range(0, HALT_OPERATIONS_MAX) }));
-                steps.push((end, Step::Restart { node }));
-                // Up, and past its catching up: only then may the next one fall.
-                whole_at = end + Duration::from_secs(3);
-                at = end + dice.millis(500, 6000);
-                quiet_at = quiet_at.max(end);
-                continue;
-            }
-            Fault::CrashAll => {
-                at = at.max(whole_at);
-                steps.push((at, Step::CrashAll));
-                let mut last = at;
-                for node in 0..nodes {
-                    let up = at + dice.millis(300, 4000);
-                    steps.push((up, Step::Restart { node }));
-                    last = last.max(up);
-                }
-                whole_at = last + Duration::from_secs(3);
-                quiet_at = quiet_at.max(last);
-                at = last + dice.millis(500, 6000);
-                continue;
-            }
-            Fault::Isolate => {
-                for other in others() {
-                    cut(&mut steps, fault, at, end, &node_name(node), &node_name(other));
-                }
-            }
-            Fault::CutOff => {
-                let names = others().map(node_name).chain(gateways.iter().cloned());
-                for other in names {
-                    cut(&mut steps, fault, at, end, &node_name(node), &other);
-                }
-            }
-            Fault::OneWay => {
-                let other = (node + 1 + dice.range(0, nodes as u64 - 1) as usize) % nodes;
-                cut(&mut steps, fault, at, end, &node_name(node), &node_name(other));
-            }
-        }
-        quiet_at = quiet_at.max(end);
-        // The next fault may begin before this one ends.
-        at += (end - at).mul_f64(dice.range(5, 16) as f64 / 10.0);
-    }
-    (steps, quiet_at + HALT_PATIENCE)
-}
-
-fn cut(steps: &mut Vec<(Duration, Step)>, fault: Fault, at: Duration, end: Duration, from: &str, to: &str) {
-    steps.push((at, Step::Cut { fault, from: from.to_owned(), to: to.to_owned() }));
-    steps.push((end, Step::Mend { from: from.to_owned(), to: to.to_owned() }));
 }

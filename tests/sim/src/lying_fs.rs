@@ -1,85 +1,101 @@
-//! A file system that claims to have synced what it has not: a bug planted below the product, to see that a run finds it.
+//! A file system that claims to have synced what it has not, for as long as it is told to.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use placement_env::sim::SimFs;
 use placement_types::{DirEntry, File, FileMetadata, Fs, OpenMode, Space};
 
-/// Where the Raft log is, of which it never syncs a segment.
-const UNDER: &str = "/data/node/log";
+/// Lies about the files of one directory.
+pub struct LyingFs {
+    fs: SimFs,
+    under: PathBuf,
+    lying: Arc<AtomicBool>,
+}
 
-pub struct LyingFs(pub SimFs);
+struct LyingFile {
+    file: Arc<dyn File>,
+    lying: Arc<AtomicBool>,
+}
 
-struct LyingFile(Arc<dyn File>);
+impl LyingFs {
+    pub fn new(fs: SimFs, under: &str, lying: Arc<AtomicBool>) -> Self {
+        Self { fs, under: under.into(), lying }
+    }
+}
 
 impl Fs for LyingFs {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.0.create_dir_all(path)
+        self.fs.create_dir_all(path)
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        self.0.read_dir(path)
+        self.fs.read_dir(path)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let file = self.0.open(path, mode)?;
-        let is_segment = path.starts_with(UNDER) && path.extension().is_some_and(|extension| extension == "log");
-        Ok(if is_segment { Arc::new(LyingFile(file)) } else { file })
+        let file = self.fs.open(path, mode)?;
+        let is_segment = path.extension().is_some_and(|extension| extension == "log" || extension == "seg");
+        Ok(if path.starts_with(&self.under) && is_segment {
+            Arc::new(LyingFile { file, lying: self.lying.clone() })
+        } else {
+            file
+        })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
+        self.fs.rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.0.remove_file(path)
+        self.fs.remove_file(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.sync_dir(path)
+        self.fs.sync_dir(path)
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Option<FileMetadata>> {
-        self.0.metadata(path)
+        self.fs.metadata(path)
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
-        self.0.space(path)
+        self.fs.space(path)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.0.lock(path)
+        self.fs.lock(path)
     }
 }
 
 impl File for LyingFile {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(bytes, offset)
+        self.file.read_at(bytes, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(bytes, offset)
+        self.file.write_at(bytes, offset)
     }
 
     fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        self.0.allocate(offset, bytes)
+        self.file.allocate(offset, bytes)
     }
 
     fn punch_hole(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        self.0.punch_hole(offset, bytes)
+        self.file.punch_hole(offset, bytes)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
+        self.file.set_len(bytes)
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        Ok(())
+        if self.lying.load(Ordering::Relaxed) { Ok(()) } else { self.file.sync_data() }
     }
 }

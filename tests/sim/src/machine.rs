@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use placement_env::sim::{SimClock, SimFs, SimRandom, SimTasks};
-use placement_types::{Env, Fs, Timestamp};
+use placement_env::sim::{FaultKind, SimClock, SimFs, SimRandom, SimTasks};
+use placement_types::{Clock as _, Env, Fs, OpenMode, Timestamp};
 use storage_node::{KvOpener, KvOpeners};
 use storage_node_kv::{Kv, MemoryKv};
 
@@ -19,8 +19,22 @@ use crate::network::SimNet;
 /// Wall-clock time at the start of every simulation: 2026-01-01T00:00:00Z.
 const STARTS_AT: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
-/// The one data directory.
+/// The one data directory, where its shards are, and their files.
 pub const DATA_DIR: &str = "/data";
+const DISK_DIR: &str = "/data/disk";
+const SEGMENTS_DIR: &str = "/data/disk/segments";
+
+/// Where the Raft log is.
+const LOG_DIR: &str = "/data/node/log";
+
+/// What a disk holds that is not full.
+const CAPACITY_BYTES: u64 = 1 << 40;
+
+/// How often a process looks whether its machine is switched on.
+const POWER_LOOK: Duration = Duration::from_millis(100);
+
+/// How many bits rot at once.
+const BITS_ROTTEN: u64 = 12;
 
 /// A bug of the machines, to see that a run finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +55,13 @@ pub struct Machine {
     dying: AtomicBool,
     /// The process has come up and is part of the cluster.
     serving: AtomicBool,
+    /// The machine is switched on; until then its process does nothing.
+    powered: AtomicBool,
+    /// The disk says that shards are durable when they are not.
+    lying: Arc<AtomicBool>,
+    /// The clock of the process that runs.
+    clock: Mutex<SimClock>,
+    clock_wrong_by_ms: AtomicI64,
 }
 
 impl Machine {
@@ -58,6 +79,10 @@ impl Machine {
             starts: AtomicU64::new(0),
             dying: AtomicBool::new(false),
             serving: AtomicBool::new(false),
+            powered: AtomicBool::new(true),
+            lying: Arc::default(),
+            clock: Mutex::default(),
+            clock_wrong_by_ms: AtomicI64::new(0),
         })
     }
 
@@ -66,13 +91,16 @@ impl Machine {
         self.dying.store(false, Ordering::Relaxed);
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
         let now = STARTS_AT.plus(turmoil::sim_elapsed().unwrap_or_default());
+        let clock = SimClock::starting_at(now);
+        clock.skew_wall_clock(self.clock_wrong_by_ms.load(Ordering::Relaxed));
+        *self.clock.lock() = clock.clone();
         Env {
-            clock: Arc::new(SimClock::starting_at(now)),
+            clock: Arc::new(clock),
             random: Arc::new(SimRandom::new(derive(self.seed, start))),
             net: Arc::new(SimNet),
             fs: match self.plant {
-                Plant::Nothing => Arc::new(self.fs.clone()),
-                Plant::LyingLog => Arc::new(LyingFs(self.fs.clone())),
+                Plant::Nothing => Arc::new(LyingFs::new(self.fs.clone(), SEGMENTS_DIR, self.lying.clone())),
+                Plant::LyingLog => Arc::new(LyingFs::new(self.fs.clone(), LOG_DIR, Arc::new(AtomicBool::new(true)))),
             },
             tasks: Arc::new(SimTasks),
         }
@@ -128,6 +156,73 @@ impl Machine {
             lost += unsynced - kept;
         }
         lost
+    }
+
+    /// Flips bits of what is written in the segments. Returns how many.
+    pub fn rot(&self, dice: &Dice) -> u64 {
+        let Ok(mut entries) = self.fs.read_dir(Path::new(SEGMENTS_DIR)) else { return 0 };
+        entries.sort_by(|left, right| left.path.cmp(&right.path));
+        let mut flipped = 0;
+        for _ in 0..200 {
+            if entries.is_empty() || flipped == BITS_ROTTEN {
+                break;
+            }
+            let entry = &entries[dice.range(0, entries.len() as u64) as usize];
+            let path = &entry.path;
+            let Ok(file) = self.fs.open(path, OpenMode::Read) else { continue };
+            let bytes = file.len().unwrap_or(0);
+            let (at, mut byte) = (dice.range(0, bytes.max(1)), [0]);
+            if bytes > 0 && file.read_at(&mut byte, at).is_ok_and(|read| read == 1) && byte[0] != 0 {
+                self.fs.flip_bit(path, at, dice.range(0, 8) as u8);
+                flipped += 1;
+            }
+        }
+        flipped
+    }
+
+    /// No fsync of shards succeeds any more.
+    pub fn fail_syncs(&self) {
+        self.fs.fail_all(DISK_DIR, FaultKind::Sync);
+    }
+
+    /// Not one more byte fits.
+    pub fn fill(&self) {
+        let space = self.fs.space(Path::new(DATA_DIR)).expect("the data directory is there");
+        self.fs.set_capacity(space.total_bytes - space.available_bytes);
+    }
+
+    /// The disk claims that shards are durable when they are not, until its power goes.
+    pub fn lie(&self) {
+        self.lying.store(true, Ordering::Relaxed);
+    }
+
+    /// The disk is as good as new, but for what it has lost.
+    pub fn mend_disk(&self) {
+        self.fs.clear_faults();
+        self.fs.set_capacity(CAPACITY_BYTES);
+        self.lying.store(false, Ordering::Relaxed);
+    }
+
+    /// The wall clock goes wrong, also for the next process.
+    pub fn set_clock_wrong(&self, by_ms: i64) {
+        self.clock_wrong_by_ms.store(by_ms, Ordering::Relaxed);
+        self.clock.lock().skew_wall_clock(by_ms);
+    }
+
+    /// A machine that is not switched on yet.
+    pub fn power_off(&self) {
+        self.powered.store(false, Ordering::Relaxed);
+    }
+
+    pub fn power_on(&self) {
+        self.powered.store(true, Ordering::Relaxed);
+    }
+
+    pub async fn wait_for_power(&self) {
+        let clock = SimClock::new();
+        while !self.powered.load(Ordering::Relaxed) {
+            clock.sleep(POWER_LOOK).await;
+        }
     }
 
     pub fn set_serving(&self) {

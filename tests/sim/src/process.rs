@@ -23,7 +23,7 @@ const PORT: u16 = 9100;
 /// What every process of a cluster is told.
 #[derive(Clone)]
 pub struct ClusterPlan {
-    /// `host:port` of every storage node.
+    /// `host:port` of every storage node that founds it.
     pub addresses: Vec<String>,
     pub profile: Profile,
 }
@@ -39,12 +39,21 @@ pub fn node_name(node: usize) -> String {
     format!("node{node}")
 }
 
+/// What a node does in a cluster's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Founds,
+    /// It joins once it is switched on.
+    Joins,
+}
+
 /// Runs a storage node until its machine dies.
 ///
 /// # Errors
 /// When the node does not start: after a crash, every node must.
-pub async fn run_node(machine: Arc<Machine>, plan: ClusterPlan) -> turmoil::Result {
-    match start_node(&machine, plan).await {
+pub async fn run_node(machine: Arc<Machine>, plan: ClusterPlan, part: Part) -> turmoil::Result {
+    machine.wait_for_power().await;
+    match start_node(&machine, plan, part).await {
         Ok(_running) => {
             machine.set_serving();
             pending().await
@@ -55,7 +64,7 @@ pub async fn run_node(machine: Arc<Machine>, plan: ClusterPlan) -> turmoil::Resu
     }
 }
 
-async fn start_node(machine: &Arc<Machine>, plan: ClusterPlan) -> anyhow::Result<(Storage, TaskHandle)> {
+async fn start_node(machine: &Arc<Machine>, plan: ClusterPlan, part: Part) -> anyhow::Result<(Storage, TaskHandle)> {
     let env = machine.boot();
     let listener = env.net.listen(&format!("0.0.0.0:{PORT}")).await.context("cannot listen")?;
     let parts = StorageParts {
@@ -64,7 +73,7 @@ async fn start_node(machine: &Arc<Machine>, plan: ClusterPlan) -> anyhow::Result
         address: format!("{}:{PORT}", machine.name),
         zone: ZoneName::parse(&machine.name).context("a zone for each node")?,
         profile: Some(plan.profile),
-        expect: Some(u32::try_from(plan.addresses.len())?),
+        expect: if part == Part::Founds { Some(u32::try_from(plan.addresses.len())?) } else { None },
         peer_addresses: plan.addresses,
         moved: false,
         kv: machine.stores(),
@@ -99,6 +108,8 @@ pub struct RunningGateway {
     pub gateway: Arc<Gateway>,
     pub maps: MapWatch,
     pub follower: TaskHandle,
+    pub client: PlacementClient,
+    pub nodes: Arc<Directory>,
 }
 
 /// Starts a gateway on a machine and returns once there is a cluster.
@@ -110,8 +121,9 @@ pub async fn start_gateway(machine: &Machine, plan: &ClusterPlan) -> RunningGate
     let (maps, follower) = (client.maps(), client.follow());
     let nodes = Arc::new(Directory::new(maps.clone(), Some(peers)));
     let config = GatewayConfig::new("us-east-1", "root", None);
-    let parts = GatewayParts { env: env.clone(), placement: Arc::new(client), maps: maps.clone(), nodes, config };
+    let placement = Arc::new(client.clone());
+    let parts = GatewayParts { env: env.clone(), placement, maps: maps.clone(), nodes: nodes.clone(), config };
     let gateway = Gateway::new(parts);
     maps.clone().wait_for(Option::is_some).await.expect("the follower keeps the sender");
-    RunningGateway { env, gateway, maps, follower }
+    RunningGateway { env, gateway, maps, follower, client, nodes }
 }

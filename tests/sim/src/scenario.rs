@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use placement_types::Profile;
+use tests_faults::{Operation, Tally, Violation, check};
 
-use crate::checker::{Violation, check};
 use crate::dice::{Dice, derive};
-use crate::director::Director;
-use crate::history::Operation;
+use crate::director::{self, Director};
 use crate::machine::{Machine, Plant};
+use crate::operator::UPKEEP_MAX;
 use crate::panics;
-use crate::process::{ClusterPlan, node_name, run_node, start_gateway};
+use crate::process::{ClusterPlan, Part, node_name, run_node, start_gateway};
 use crate::workload::{Run, Stage, run_clients};
 
 const GATEWAYS: u32 = 2;
 
 /// Simulated time in which a cluster must be founded, and in which the last operations must end.
 const FOUNDING_MAX: Duration = Duration::from_secs(60);
-const SETTLING_MAX: Duration = Duration::from_secs(120);
+const SETTLING_MAX: Duration = Duration::from_secs(120).saturating_add(UPKEEP_MAX);
 
 /// K14: this long after the last fault everything is served again.
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
@@ -31,8 +31,12 @@ const CALM: Duration = Duration::from_secs(5);
 pub struct Report {
     pub seed: u64,
     pub violations: Vec<Violation>,
-    /// What went wrong besides: panics, nodes that did not start, faults that did not happen.
+    /// What went wrong besides: panics, nodes that did not start.
     pub failures: Vec<String>,
+    /// What was to happen and did not: a run without its faults shows nothing.
+    pub missing: Vec<String>,
+    /// How often faults of each row of the catalogue happened.
+    pub rows: Tally,
     /// Every fault, map epoch and operation with its simulated time.
     pub trace: Vec<String>,
     pub history: Vec<Operation>,
@@ -42,7 +46,7 @@ impl Report {
     /// # Panics
     /// When anything went wrong, with all that is needed to understand and repeat it.
     pub fn assert_holds(&self) {
-        if self.violations.is_empty() && self.failures.is_empty() {
+        if self.violations.is_empty() && self.failures.is_empty() && self.missing.is_empty() {
             return;
         }
         let mut text = format!("seed {} fails; repeat it with SIM_SEED={0}\n", self.seed);
@@ -51,6 +55,9 @@ impl Report {
         }
         for failure in &self.failures {
             let _ = writeln!(text, "FAILED: {failure}");
+        }
+        for missing in &self.missing {
+            let _ = writeln!(text, "MISSING: {missing}");
         }
         for violation in &self.violations {
             let _ = writeln!(text, "BROKEN: {violation}");
@@ -78,19 +85,26 @@ pub fn simulate_with(seed: u64, plant: Plant) -> Report {
     let run = Run::new(seed);
     run.note(Duration::ZERO, &format!("{nodes} nodes, profile {}", plan.profile));
 
+    let latency_max = Duration::from_millis(dice.range(2, 30));
     let mut sim = turmoil::Builder::new()
         .rng_seed(derive(seed, 2))
         .simulation_duration(Duration::from_secs(3600))
         .tick_duration(Duration::from_millis(1))
         .min_message_latency(Duration::from_micros(200))
-        .max_message_latency(Duration::from_millis(dice.range(2, 30)))
+        .max_message_latency(latency_max)
         .tcp_capacity(1 << 14)
         .build();
     let machines: Vec<Arc<Machine>> =
         (0..nodes).map(|node| Machine::new(node_name(node), derive(seed, 100 + node as u64), plant)).collect();
     for machine in &machines {
         let (machine, plan) = (machine.clone(), plan.clone());
-        sim.host(machine.name.clone(), move || run_node(machine.clone(), plan.clone()));
+        sim.host(machine.name.clone(), move || run_node(machine.clone(), plan.clone(), Part::Founds));
+    }
+    let newcomer = Machine::new(node_name(nodes), derive(seed, 100 + nodes as u64), plant);
+    newcomer.power_off();
+    {
+        let (machine, plan) = (newcomer.clone(), plan.clone());
+        sim.host(newcomer.name.clone(), move || run_node(machine.clone(), plan.clone(), Part::Joins));
     }
     let gateways: Vec<String> = (0..GATEWAYS).map(|number| format!("gateway{number}")).collect();
     for (number, name) in (0..GATEWAYS).zip(&gateways) {
@@ -101,7 +115,14 @@ pub fn simulate_with(seed: u64, plant: Plant) -> Report {
             run_clients(run, running, number).await
         });
     }
-    let mut director = Director::new(machines.clone(), &gateways, seed);
+    let stage = director::Stage {
+        machines: machines.clone(),
+        newcomer: newcomer.clone(),
+        gateways,
+        orders: run.orders.clone(),
+        latency_max,
+    };
+    let mut director = Director::new(stage, seed);
     let mut failures = Vec::new();
     let calm = match drive(&mut sim, &run, &mut director) {
         Ok(calm) => calm,
@@ -110,16 +131,17 @@ pub fn simulate_with(seed: u64, plant: Plant) -> Report {
             Duration::MAX
         }
     };
+    failures.extend(run.unsettled.lock().iter().map(|left| format!("K9 not done after {UPKEEP_MAX:?}: {left}")));
     failures.extend(panics::seen().into_iter().map(|panic| format!("K10 panic: {panic}")));
     if failures.is_empty() {
-        failures
-            .extend(machines.iter().filter(|machine| !machine.is_serving()).map(|machine| format!("{} is not up", machine.name)));
-        failures.extend(director.missing());
+        let expected = machines.iter().chain(director.grows().then_some(&newcomer));
+        failures.extend(expected.filter(|machine| !machine.is_serving()).map(|machine| format!("{} is not up", machine.name)));
     }
+    let missing = if failures.is_empty() { director.missing() } else { Vec::new() };
     let history = run.history.lock().clone();
-    let violations = check(&history, calm);
+    let violations = check(&history, &[calm..Duration::MAX]);
     let trace = run.trace.lock().clone();
-    Report { seed, violations, failures, trace, history }
+    Report { seed, violations, failures, missing, rows: director.rows(), trace, history }
 }
 
 /// Steps the simulation to its end. Returns the time from which on nothing has an excuse to fail.

@@ -15,10 +15,10 @@ use gateway_s3::{
 };
 use parking_lot::Mutex;
 use placement_types::{BucketName, Env, ObjectKey, RequestId};
+use tests_faults::{Action, Operation, Outcome, body};
 
-use crate::body;
 use crate::dice::Dice;
-use crate::history::{Action, Operation, Outcome};
+use crate::operator::{Operator, Orders};
 use crate::process::RunningGateway;
 
 /// Keys that clients share: few, so that operations meet.
@@ -46,6 +46,10 @@ pub struct Run {
     pub seed: u64,
     pub history: Mutex<Vec<Operation>>,
     pub trace: Mutex<Vec<String>>,
+    /// What is asked of the operator.
+    pub orders: Arc<Orders>,
+    /// What was left to repair or to move when it should have been done.
+    pub unsettled: Mutex<Vec<String>>,
     stage: AtomicU8,
     ready: AtomicU8,
     bodies: AtomicU64,
@@ -57,6 +61,8 @@ impl Run {
             seed,
             history: Mutex::default(),
             trace: Mutex::default(),
+            orders: Arc::default(),
+            unsettled: Mutex::default(),
             stage: AtomicU8::new(Stage::Starting as u8),
             ready: AtomicU8::new(0),
             bodies: AtomicU64::new(1),
@@ -83,7 +89,9 @@ impl Run {
 
 /// Runs all clients of one gateway until the end of the run.
 pub async fn run_clients(run: Arc<Run>, running: RunningGateway, number: u32) -> turmoil::Result {
-    let RunningGateway { env, gateway, maps, follower } = running;
+    let RunningGateway { env, gateway, maps, follower, client: placement, nodes } = running;
+    let operator =
+        Arc::new(Operator { env: env.clone(), client: placement, maps: maps.clone(), nodes, orders: run.orders.clone() });
     let client = |index: u32| Client {
         run: run.clone(),
         env: env.clone(),
@@ -105,10 +113,20 @@ pub async fn run_clients(run: Arc<Run>, running: RunningGateway, number: u32) ->
     while !run.has_reached(Stage::Working) {
         env.sleep(Duration::from_millis(20)).await;
     }
+    // One operator is enough.
+    let at_work = (number == 0).then(|| {
+        let operator = operator.clone();
+        env.spawn("operator", async move { operator.work().await })
+    });
     let clients: Vec<Client> = (0..CLIENTS).map(client).collect();
     join_all(clients.iter().map(Client::work)).await;
+    if number == 0
+        && let Err(left) = operator.wait_settled().await
+    {
+        run.unsettled.lock().push(left);
+    }
     client(9).settle().await;
-    drop((epochs, follower));
+    drop((epochs, follower, at_work));
     Ok(())
 }
 
@@ -252,7 +270,7 @@ impl Client {
             Ok(keys) => (keys, Ok(())),
             Err(error) => (BTreeSet::new(), Err(error)),
         };
-        self.record(Action::List { keys }, started, outcome(verdict));
+        self.record(Action::List { scope: 0..KEYS, keys }, started, outcome(verdict));
     }
 
     /// In pages of three, so that a listing is made of several.

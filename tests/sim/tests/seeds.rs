@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use tests_sim::{Plant, simulate, simulate_with};
+use tests_sim::child::{self, same_random, simulate_and_tell};
+use tests_sim::{Plant, simulate_with};
 
 /// Says to [`the_simulation_itself`] what to simulate.
 const CHILD: &str = "SIM_CHILD";
@@ -76,37 +77,22 @@ fn a_log_whose_fsync_lies_is_caught() {
 #[test]
 fn the_simulation_itself() {
     if let Ok(seed) = env::var(CHILD) {
-        let report = simulate(seed.parse().expect("run() gives a number"));
-        for line in &report.trace {
-            println!("trace {line}");
-        }
-        report.assert_holds();
+        simulate_and_tell(seed.parse().expect("run() gives a number"));
     }
 }
 
 /// Simulates a seed that must hold, and returns its trace.
 fn run(seed: u64) -> Vec<String> {
-    println!("seed {seed}");
-    let output = Command::new(env::current_exe().expect("a test is a program"))
-        .args(["--exact", "the_simulation_itself", "--nocapture"])
-        .env(CHILD, seed.to_string())
-        .env("LD_PRELOAD", same_random())
-        .output()
-        .expect("a test can start itself");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "seed {seed} fails\n{complaint}\n{}", output.status);
-    said.lines().filter_map(|line| line.strip_prefix("trace ")).map(str::to_owned).collect()
-}
-
-/// The library that makes every process's randomness the same.
-fn same_random() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/same_random.c");
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("same_random-{}.so", std::process::id()));
-        let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).status();
-        assert!(compiled.expect("cc, which RocksDB needs as well").success(), "{} does not compile", source.display());
-        library
-    })
+    let library = LIBRARY.get_or_init(|| same_random(Path::new(env!("CARGO_TARGET_TMPDIR"))));
+    println!("seed {seed}");
+    let mut program = Command::new(env::current_exe().expect("a test is a program"));
+    program.args(["--exact", "the_simulation_itself", "--nocapture"]).env(CHILD, seed.to_string());
+    let told = child::run(&mut program, library).expect("a test can start itself");
+    if !told.holds() {
+        told.trace.iter().for_each(|line| println!("  {line}"));
+        let problems = [told.broken.join("\n"), told.undecided.join("\n")];
+        panic!("seed {seed} fails; repeat it with SIM_SEED={seed}\n{}", problems.join("\n"));
+    }
+    told.trace
 }

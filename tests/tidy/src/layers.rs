@@ -28,7 +28,8 @@ pub struct Dependency {
     pub is_dev: bool,
 }
 
-/// Layers are given, and nobody uses his own or a higher one. Tests may use their own layer, and the doubles of `Env`.
+/// Layers are given, and nobody uses his own or a higher one. Tests may use their own layer, and the doubles of `Env`; so a crate
+/// of tests may use another one, and cargo refuses circles among them.
 pub fn check_layers(packages: &[Package]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for package in packages {
@@ -43,7 +44,9 @@ pub fn check_layers(packages: &[Package]) -> Vec<Problem> {
         for dependency in &package.dependencies {
             let Some(used) = packages.iter().find(|other| other.name == dependency.name) else { continue };
             let Some(used_layer) = used.layer else { continue };
-            let allowed = used_layer < layer || (dependency.is_dev && (used_layer == layer || used.name == ENV_CRATE));
+            let are_tests = package.path.starts_with("tests/") && used.path.starts_with("tests/");
+            let allowed =
+                used_layer < layer || are_tests || (dependency.is_dev && (used_layer == layer || used.name == ENV_CRATE));
             if !allowed {
                 problems.push(format!(
                     "{} (layer {layer}) uses {} (layer {used_layer}): use lower layers only; move what is shared down, or meet \
@@ -120,6 +123,14 @@ mod tests {
         check(&[package("placement/types", 4, &[])], 1);
         check(&[package("tests/sim", 3, &[])], 1);
         check(&[package("tests/sim", 4, &[]), package("", 4, &[])], 0);
+    }
+
+    #[test]
+    fn tests_may_use_tests_and_nobody_else_may() {
+        let faults = package("tests/faults", 4, &[]);
+        check(&[faults.clone(), package("tests/sim", 4, &[("tests-faults", false)])], 0);
+        check(&[faults.clone(), package("", 4, &[("tests-faults", false)])], 1);
+        check(&[faults, package("placement/map", 1, &[("tests-faults", false)])], 1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 /// How an operation ended for its client.
@@ -9,7 +10,9 @@ use std::time::Duration;
 pub enum Outcome {
     /// 2xx, or the 404 of a GET.
     Ok,
-    /// 4xx: it had no effect (K6).
+    /// 412: the condition did not hold, which is an answer like any other.
+    Unmet,
+    /// Any other 4xx: it had no effect (K6).
     Refused(String),
     /// Anything else: it may have happened, or may still happen.
     Unknown(String),
@@ -21,6 +24,17 @@ pub enum Action {
         key: u32,
         body: u64,
     },
+    /// A PUT that demands that there is no object.
+    Create {
+        key: u32,
+        body: u64,
+    },
+    /// A PUT that demands that the object is body `expected`.
+    Swap {
+        key: u32,
+        expected: u64,
+        body: u64,
+    },
     Delete {
         key: u32,
     },
@@ -29,7 +43,9 @@ pub enum Action {
         key: u32,
         seen: Option<u64>,
     },
+    /// All keys of which the number is within `scope`.
     List {
+        scope: Range<u32>,
         keys: BTreeSet<u32>,
     },
     /// A complete answer that is not what any client stored under its key: bytes, length or etag.
@@ -53,7 +69,7 @@ impl Operation {
     pub fn effective_until(&self) -> Duration {
         match self.outcome {
             Outcome::Unknown(_) => Duration::MAX,
-            Outcome::Ok | Outcome::Refused(_) => self.ended,
+            Outcome::Ok | Outcome::Unmet | Outcome::Refused(_) => self.ended,
         }
     }
 
@@ -61,9 +77,27 @@ impl Operation {
         self.outcome == Outcome::Ok
     }
 
+    /// It certainly had no effect.
+    pub fn is_void(&self) -> bool {
+        matches!(self.outcome, Outcome::Unmet | Outcome::Refused(_))
+    }
+
+    /// The body that it was to store.
+    pub fn body(&self) -> Option<u64> {
+        match self.action {
+            Action::Put { body, .. } | Action::Create { body, .. } | Action::Swap { body, .. } => Some(body),
+            Action::Delete { .. } | Action::Get { .. } | Action::List { .. } | Action::Wrong { .. } => None,
+        }
+    }
+
     pub fn key(&self) -> Option<u32> {
         match &self.action {
-            Action::Put { key, .. } | Action::Delete { key } | Action::Get { key, .. } | Action::Wrong { key, .. } => Some(*key),
+            Action::Put { key, .. }
+            | Action::Create { key, .. }
+            | Action::Swap { key, .. }
+            | Action::Delete { key }
+            | Action::Get { key, .. }
+            | Action::Wrong { key, .. } => Some(*key),
             Action::List { .. } => None,
         }
     }
@@ -74,14 +108,18 @@ impl fmt::Display for Operation {
         write!(f, "{:>10.3} {:>10.3} client {} ", self.started.as_secs_f64(), self.ended.as_secs_f64(), self.client)?;
         match &self.action {
             Action::Put { key, body } => write!(f, "PUT {key} #{body}")?,
+            Action::Create { key, body } => write!(f, "CREATE {key} #{body}")?,
+            Action::Swap { key, expected, body } => write!(f, "SWAP {key} #{expected} for #{body}")?,
             Action::Delete { key } => write!(f, "DELETE {key}")?,
             Action::Get { key, seen: Some(body) } => write!(f, "GET {key} #{body}")?,
             Action::Get { key, seen: None } => write!(f, "GET {key} nothing")?,
-            Action::List { keys } => write!(f, "LIST {keys:?}")?,
+            Action::List { scope, keys } if keys.len() > 100 => write!(f, "LIST {scope:?} {} keys", keys.len())?,
+            Action::List { scope, keys } => write!(f, "LIST {scope:?} {keys:?}")?,
             Action::Wrong { key, what } => write!(f, "GET {key} WRONG {what}")?,
         }
         match &self.outcome {
             Outcome::Ok => write!(f, " ok"),
+            Outcome::Unmet => write!(f, " unmet"),
             Outcome::Refused(why) => write!(f, " refused: {why}"),
             Outcome::Unknown(why) => write!(f, " unknown: {why}"),
         }

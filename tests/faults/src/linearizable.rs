@@ -1,7 +1,7 @@
 //! Whether one key's operations fit some order: Wing and Gong's search with Lowe's memo of visited states.
 //!
-//! The key is a register: writes of unique values and reads. A read that fits the current value is taken at once, since it
-//! changes nothing; so the search branches over writes that overlap only.
+//! The key is a register: writes of unique values, some under a condition, and observations. An observation that fits the
+//! current value is taken at once, since it changes nothing; so the search branches over writes that overlap only.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,13 +9,61 @@ use std::time::Duration;
 /// The value of an absent object.
 pub const ABSENT: u64 = u64::MAX;
 
-/// Positions tried before the search gives up.
-const STEPS_MAX: usize = 2_000_000;
+/// Positions tried before the search gives up; some hundred megabytes of memory.
+const STEPS_MAX: usize = 500_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Write(u64),
+    /// A write that happens to an absent object only.
+    Create(u64),
+    /// A write that happens to this value only.
+    Swap {
+        expected: u64,
+        value: u64,
+    },
     Read(u64),
+    /// What a refused create saw: some object.
+    Present,
+    /// What a refused swap saw: another value than this.
+    Other(u64),
+}
+
+impl Step {
+    /// The value after a write that is possible at this value.
+    fn write(self, now: u64) -> Option<u64> {
+        match self {
+            Step::Write(value) => Some(value),
+            Step::Create(value) => (now == ABSENT).then_some(value),
+            Step::Swap { expected, value } => (now == expected).then_some(value),
+            Step::Read(_) | Step::Present | Step::Other(_) => None,
+        }
+    }
+
+    /// Whether it is an observation that this value explains.
+    fn is_seen(self, now: u64) -> bool {
+        match self {
+            Step::Read(value) => now == value,
+            Step::Present => now != ABSENT,
+            Step::Other(value) => now != value,
+            Step::Write(_) | Step::Create(_) | Step::Swap { .. } => false,
+        }
+    }
+
+    /// The values that it proves to have been there.
+    fn names(self) -> Option<u64> {
+        match self {
+            Step::Read(value) | Step::Swap { expected: value, .. } => Some(value),
+            Step::Write(_) | Step::Create(_) | Step::Present | Step::Other(_) => None,
+        }
+    }
+
+    fn written(self) -> Option<u64> {
+        match self {
+            Step::Write(value) | Step::Create(value) | Step::Swap { value, .. } => Some(value),
+            Step::Read(_) | Step::Present | Step::Other(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +87,12 @@ pub enum Verdict {
 /// Judges the calls on a key that starts absent.
 pub fn judge(calls: &[Call]) -> Verdict {
     // A write that may not have happened and that nobody saw constrains nothing: leaving it out of an order keeps it an order.
-    let seen: BTreeSet<u64> =
-        calls.iter().filter_map(|call| if let Step::Read(value) = call.step { Some(value) } else { None }).collect();
-    let matters = |call: &&Call| call.required || matches!(call.step, Step::Write(value) if seen.contains(&value));
+    // Unless somebody saw that there was something, whatever it was.
+    let vague = calls.iter().any(|call| matches!(call.step, Step::Present | Step::Other(_)));
+    let seen: BTreeSet<u64> = calls.iter().filter_map(|call| call.step.names()).collect();
+    let matters = |call: &&Call| {
+        call.required || vague || call.step.written().is_some_and(|value| value == ABSENT || seen.contains(&value))
+    };
     let mut calls: Vec<Call> = calls.iter().filter(matters).copied().collect();
     calls.sort_by_key(|call| (call.started, call.until));
     let mut search = Search { calls: &calls, visited: BTreeSet::new() };
@@ -76,9 +127,9 @@ impl Search<'_> {
             }
             let horizon = self.horizon(&position);
             for (index, call) in self.calls.iter().enumerate() {
-                if let Step::Write(value) = call.step
-                    && !position.done[index]
+                if !position.done[index]
                     && call.started <= horizon
+                    && let Some(value) = call.step.write(position.value)
                 {
                     let mut next = position.clone();
                     next.done[index] = true;
@@ -99,9 +150,8 @@ impl Search<'_> {
 
     fn take_fitting_read(&self, position: &mut Position) -> bool {
         let horizon = self.horizon(position);
-        let fits = |index: usize, call: &Call| {
-            !position.done[index] && call.started <= horizon && call.step == Step::Read(position.value)
-        };
+        let fits =
+            |index: usize, call: &Call| !position.done[index] && call.started <= horizon && call.step.is_seen(position.value);
         let Some(index) = self.calls.iter().enumerate().position(|(index, call)| fits(index, call)) else { return false };
         position.done[index] = true;
         true
@@ -120,7 +170,25 @@ mod tests {
         Call { until: Duration::MAX, required: false, ..call(step, started, 0) }
     }
 
-    use Step::{Read, Write};
+    use Step::{Create, Other, Present, Read, Swap, Write};
+
+    #[test]
+    fn of_conditional_writes_each_needs_its_value() {
+        let swap = |expected, value| Swap { expected, value };
+        let race = |second: Step| judge(&[call(Create(1), 0, 10), call(second, 0, 10)]);
+        assert_eq!(race(Create(2)), Verdict::Impossible);
+        assert_eq!(race(Present), Verdict::Linearizable);
+        assert_eq!(race(swap(1, 2)), Verdict::Linearizable);
+        assert_eq!(race(swap(3, 2)), Verdict::Impossible);
+        assert_eq!(judge(&[call(Create(1), 0, 1), call(Other(1), 2, 3)]), Verdict::Impossible);
+        assert_eq!(judge(&[call(Present, 2, 3)]), Verdict::Impossible);
+        // Two swaps of one value: a lost update.
+        let lost = [call(Write(1), 0, 1), call(swap(1, 2), 2, 9), call(swap(1, 3), 2, 9)];
+        assert_eq!(judge(&lost), Verdict::Impossible);
+        // A write of unknown outcome explains a refusal although nobody saw it.
+        assert_eq!(judge(&[maybe(Write(1), 0), call(Present, 2, 3)]), Verdict::Linearizable);
+        assert_eq!(judge(&[maybe(Create(1), 0), call(Create(2), 2, 3)]), Verdict::Linearizable);
+    }
 
     #[test]
     fn overlapping_writes_may_take_either_order_but_readers_agree() {

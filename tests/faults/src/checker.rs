@@ -6,12 +6,14 @@
 //! - K5 for listings: keys that certainly existed throughout are listed, keys that certainly did not are not.
 //! - K14: what starts well after the last fault succeeds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::history::{Action, Operation, Outcome};
-use crate::linearizable::{ABSENT, Call, Step, Verdict, judge};
+use crate::linearizable::{self, ABSENT, Call, Step, Verdict};
+use crate::zones;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {
@@ -57,73 +59,87 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Judges what clients saw. Operations that start after `calm` have no excuse to fail.
-pub fn check(history: &[Operation], calm: Duration) -> Vec<Violation> {
+impl Violation {
+    /// Nothing was shown to be broken, and nothing was shown to hold.
+    pub fn is_undecided(&self) -> bool {
+        matches!(self, Self::Undecided { .. })
+    }
+}
+
+/// Judges what clients saw. Operations that start in a calm time have no excuse to fail.
+pub fn check(history: &[Operation], calm: &[Range<Duration>]) -> Vec<Violation> {
     let mut violations = Vec::new();
+    let mut keys: BTreeMap<u32, Vec<&Operation>> = BTreeMap::new();
     for operation in history {
         if matches!(operation.action, Action::Wrong { .. }) {
             violations.push(Violation::WrongBytes { operation: operation.clone() });
         }
-        if operation.started > calm && !operation.is_ok() {
+        let served = matches!(operation.outcome, Outcome::Ok | Outcome::Unmet);
+        if !served && calm.iter().any(|time| time.contains(&operation.started)) {
             violations.push(Violation::NotServed { operation: operation.clone() });
         }
+        if let Some(key) = operation.key() {
+            keys.entry(key).or_default().push(operation);
+        }
     }
-    let keys: BTreeSet<u32> = history.iter().filter_map(Operation::key).collect();
-    for key in &keys {
-        check_key(history, *key, &mut violations);
+    for (key, operations) in &keys {
+        check_key(*key, operations, &mut violations);
     }
     for listing in history.iter().filter(|operation| operation.is_ok()) {
-        if let Action::List { keys: listed } = &listing.action {
-            check_listing(history, listing, listed, &keys, &mut violations);
+        if let Action::List { scope, keys: listed } = &listing.action {
+            check_listing(listing, scope, listed, &keys, &mut violations);
         }
     }
     violations
 }
 
-fn check_key(history: &[Operation], key: u32, violations: &mut Vec<Violation>) {
-    let mut calls = Vec::new();
-    for operation in history.iter().filter(|operation| operation.key() == Some(key)) {
-        let step = match operation.action {
-            Action::Put { body, .. } => Step::Write(body),
-            Action::Delete { .. } => Step::Write(ABSENT),
-            Action::Get { seen, .. } => Step::Read(seen.unwrap_or(ABSENT)),
-            Action::List { .. } | Action::Wrong { .. } => continue,
-        };
-        let required = match (&operation.outcome, step) {
-            (Outcome::Ok, _) => true,
-            (Outcome::Unknown(_), Step::Write(_)) => false,
-            (Outcome::Unknown(_), Step::Read(_)) | (Outcome::Refused(_), _) => continue,
-        };
-        calls.push(Call { step, started: operation.started, until: operation.effective_until(), required });
-    }
-    match judge(&calls) {
+fn check_key(key: u32, operations: &[&Operation], violations: &mut Vec<Violation>) {
+    let calls: Vec<Call> = operations.iter().filter_map(|operation| call(operation)).collect();
+    match zones::judge(&calls).unwrap_or_else(|| linearizable::judge(&calls)) {
         Verdict::Linearizable => {}
         Verdict::Undecided => violations.push(Violation::Undecided { key }),
         Verdict::Impossible => {
-            let operations = history.iter().filter(|operation| operation.key() == Some(key)).cloned().collect();
+            let operations = operations.iter().copied().cloned().collect();
             violations.push(Violation::NotLinearizable { key, operations });
         }
     }
 }
 
+/// What an operation says about its key; `None` when it says nothing.
+fn call(operation: &Operation) -> Option<Call> {
+    let step = match (&operation.action, &operation.outcome) {
+        (_, Outcome::Refused(_)) | (Action::Get { .. }, Outcome::Unknown(_)) => return None,
+        (Action::Create { .. }, Outcome::Unmet) => Step::Present,
+        (Action::Swap { expected, .. }, Outcome::Unmet) => Step::Other(*expected),
+        (_, Outcome::Unmet) => return None,
+        (Action::Put { body, .. }, _) => Step::Write(*body),
+        (Action::Create { body, .. }, _) => Step::Create(*body),
+        (Action::Swap { expected, body, .. }, _) => Step::Swap { expected: *expected, value: *body },
+        (Action::Delete { .. }, _) => Step::Write(ABSENT),
+        (Action::Get { seen, .. }, _) => Step::Read(seen.unwrap_or(ABSENT)),
+        (Action::List { .. } | Action::Wrong { .. }, _) => return None,
+    };
+    let required = !matches!(operation.outcome, Outcome::Unknown(_));
+    Some(Call { step, started: operation.started, until: operation.effective_until(), required })
+}
+
 fn check_listing(
-    history: &[Operation],
     listing: &Operation,
+    scope: &Range<u32>,
     listed: &BTreeSet<u32>,
-    keys: &BTreeSet<u32>,
+    keys: &BTreeMap<u32, Vec<&Operation>>,
     violations: &mut Vec<Violation>,
 ) {
-    for key in keys.union(listed) {
-        let of_key = || history.iter().filter(|operation| operation.key() == Some(*key));
-        let puts = || of_key().filter(|operation| matches!(operation.action, Action::Put { .. }));
+    let touched: BTreeSet<u32> = keys.range(scope.clone()).map(|(key, _)| *key).collect();
+    for key in touched.union(listed) {
+        let of_key = || keys.get(key).into_iter().flatten().copied();
+        let is_put =
+            |operation: &&Operation| matches!(operation.action, Action::Put { .. } | Action::Create { .. } | Action::Swap { .. });
+        let puts = || of_key().filter(is_put);
         let deletes = || of_key().filter(|operation| matches!(operation.action, Action::Delete { .. }));
         // Something of the other kind may have taken effect after `since` began and before the listing ended.
         let meddled = |mut others: Box<dyn Iterator<Item = &Operation> + '_>, since: Duration| {
-            others.any(|other| {
-                !matches!(other.outcome, Outcome::Refused(_))
-                    && other.started <= listing.ended
-                    && other.effective_until() >= since
-            })
+            others.any(|other| !other.is_void() && other.started <= listing.ended && other.effective_until() >= since)
         };
         let before = |operation: &&Operation| operation.is_ok() && operation.ended < listing.started;
         let certain = puts().filter(before).any(|put| !meddled(Box::new(deletes()), put.started));
@@ -142,7 +158,8 @@ fn check_listing(
 mod tests {
     use super::*;
 
-    const CALM: Duration = Duration::from_secs(1000);
+    /// Never.
+    const CALM: &[Range<Duration>] = &[];
 
     fn at(action: Action, started: u64, ended: u64) -> Operation {
         let (started, ended) = (Duration::from_secs(started), Duration::from_secs(ended));
@@ -166,7 +183,7 @@ mod tests {
     }
 
     fn list(keys: &[u32], started: u64, ended: u64) -> Operation {
-        at(Action::List { keys: keys.iter().copied().collect() }, started, ended)
+        at(Action::List { scope: 0..9, keys: keys.iter().copied().collect() }, started, ended)
     }
 
     fn is_unordered(history: &[Operation]) -> bool {
@@ -240,9 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn of_two_creations_one_is_refused() {
+        let create = |body, outcome| Operation { outcome, ..at(Action::Create { key: 1, body }, 0, 5) };
+        assert_eq!(check(&[create(1, Outcome::Ok), create(2, Outcome::Unmet), get(Some(1), 6, 7)], CALM), []);
+        assert!(is_unordered(&[create(1, Outcome::Ok), create(2, Outcome::Ok)]));
+        assert!(is_unordered(&[create(1, Outcome::Unmet)]));
+    }
+
+    #[test]
     fn failing_is_excused_only_while_there_are_faults() {
         let failed = unknown(get(None, 10, 20));
-        assert_eq!(check(std::slice::from_ref(&failed), Duration::from_secs(10)), []);
-        assert_eq!(check(std::slice::from_ref(&failed), Duration::from_secs(9)), [Violation::NotServed { operation: failed }]);
+        let seconds = |from, to| Duration::from_secs(from)..Duration::from_secs(to);
+        assert_eq!(check(std::slice::from_ref(&failed), &[seconds(1, 10), seconds(11, 30)]), []);
+        assert_eq!(check(std::slice::from_ref(&failed), &[seconds(9, 11)]), [Violation::NotServed { operation: failed }]);
     }
 }

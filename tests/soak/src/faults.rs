@@ -1,0 +1,383 @@
+//! Faults of real processes, disks and links: what each is called in the catalogue, how it is caused, how long it lasts, and what
+//! shows that it really happened.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use tests_faults::Row;
+use tests_sim::Dice;
+
+use crate::command::run;
+use crate::episode::Means;
+use crate::fleet::Fleet;
+use crate::network::Direction;
+use crate::tracer::{Injection, Tracer};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    KillOne,
+    KillTwo,
+    KillAll,
+    KillGateway,
+    CutPowerOfOne,
+    CutPowerOfAll,
+    PauseOne,
+    PauseGateway,
+    RestartInTurn,
+    /// One node from every other node; gateways still reach it.
+    Isolate,
+    /// One node from everybody.
+    CutOff,
+    OneWay,
+    /// Two nodes from each other.
+    Bridge,
+    Flap,
+    LosePackets,
+    SlowLink,
+    /// Everybody from everybody.
+    CutAll,
+    /// A gateway from all nodes but one.
+    CutGateway,
+    FlipBits,
+    Truncate,
+    FailSync,
+    LieAboutSync,
+    FillDisk,
+    OldDisk,
+    /// A disk is gone for good; a blank one on another node takes its place.
+    ReplaceNode,
+    /// A node joins, then another is drained and removed, with a crash in between.
+    Turnover,
+}
+
+impl Fault {
+    pub const ALL: &[Fault] = &[
+        Fault::KillOne,
+        Fault::KillTwo,
+        Fault::KillAll,
+        Fault::KillGateway,
+        Fault::CutPowerOfOne,
+        Fault::CutPowerOfAll,
+        Fault::PauseOne,
+        Fault::PauseGateway,
+        Fault::RestartInTurn,
+        Fault::Isolate,
+        Fault::CutOff,
+        Fault::OneWay,
+        Fault::Bridge,
+        Fault::Flap,
+        Fault::LosePackets,
+        Fault::SlowLink,
+        Fault::CutAll,
+        Fault::CutGateway,
+        Fault::FlipBits,
+        Fault::Truncate,
+        Fault::FailSync,
+        Fault::LieAboutSync,
+        Fault::FillDisk,
+        Fault::OldDisk,
+        Fault::ReplaceNode,
+        Fault::Turnover,
+    ];
+
+    /// The rows of the catalogue that it is to show.
+    pub fn rows(self) -> &'static [Row] {
+        match self {
+            Fault::KillOne => &[Row::P6],
+            Fault::KillTwo => &[Row::M6],
+            Fault::KillAll => &[Row::M4],
+            Fault::KillGateway => &[Row::P4],
+            Fault::CutPowerOfOne => &[Row::D1],
+            Fault::CutPowerOfAll => &[Row::D2],
+            Fault::PauseOne => &[Row::C3, Row::C5],
+            Fault::PauseGateway => &[Row::N15],
+            Fault::RestartInTurn => &[Row::M15],
+            Fault::Isolate | Fault::CutOff => &[Row::N1],
+            Fault::OneWay => &[Row::N2],
+            Fault::Bridge => &[Row::N3],
+            Fault::Flap => &[Row::N4],
+            Fault::LosePackets => &[Row::N5],
+            Fault::SlowLink => &[Row::N7],
+            Fault::CutAll => &[Row::N18],
+            Fault::CutGateway => &[Row::N14],
+            Fault::FlipBits => &[Row::D5],
+            Fault::Truncate => &[Row::D4],
+            Fault::FailSync => &[Row::D19],
+            Fault::LieAboutSync => &[Row::D3],
+            Fault::FillDisk => &[Row::D14, Row::D15],
+            Fault::OldDisk => &[Row::D26],
+            Fault::ReplaceNode => &[Row::D28],
+            Fault::Turnover => &[Row::M8, Row::M10],
+        }
+    }
+
+    /// It destroys what was durable: only one disk may suffer from such faults until it is replaced.
+    pub fn is_damage(self) -> bool {
+        matches!(self, Fault::FlipBits | Fault::Truncate | Fault::LieAboutSync | Fault::OldDisk)
+    }
+
+    pub fn is_possible(self, means: Means) -> bool {
+        (means.network || !self.needs_network()) && (means.images || !self.needs_images())
+    }
+
+    /// It needs packet filters.
+    fn needs_network(self) -> bool {
+        matches!(
+            self,
+            Fault::Isolate
+                | Fault::CutOff
+                | Fault::OneWay
+                | Fault::Bridge
+                | Fault::Flap
+                | Fault::LosePackets
+                | Fault::SlowLink
+                | Fault::CutAll
+                | Fault::CutGateway
+        )
+    }
+
+    /// It needs file systems of our own.
+    fn needs_images(self) -> bool {
+        matches!(self, Fault::CutPowerOfOne | Fault::CutPowerOfAll | Fault::LieAboutSync | Fault::FillDisk)
+    }
+
+    /// It changes who is part of the cluster, which takes a further disk.
+    pub fn needs_disk(self) -> bool {
+        matches!(self, Fault::ReplaceNode | Fault::Turnover)
+    }
+}
+
+/// A fault under way, and how to end it.
+pub struct UnderWay {
+    paused: Vec<u32>,
+    mended: Vec<usize>,
+    mended_gateways: Vec<usize>,
+    tracer: Option<Tracer>,
+    ballast: Option<PathBuf>,
+    /// Nodes whose process may end by itself.
+    pub excused: Vec<usize>,
+    /// What shows that it happened: packets dropped, calls failed, bits flipped, processes killed.
+    pub evidence: u64,
+}
+
+impl UnderWay {
+    fn with_evidence(evidence: u64) -> Self {
+        Self {
+            paused: Vec::new(),
+            mended: Vec::new(),
+            mended_gateways: Vec::new(),
+            tracer: None,
+            ballast: None,
+            excused: Vec::new(),
+            evidence,
+        }
+    }
+
+    /// Ends what does not end by itself. Processes that died are started by the caller.
+    ///
+    /// # Errors
+    /// When the fault cannot be taken back.
+    pub fn end(mut self, fleet: &mut Fleet) -> anyhow::Result<(u64, Vec<usize>)> {
+        for pid in &self.paused {
+            run(&["kill", "-CONT", &pid.to_string()])?;
+        }
+        let hosts = self.mended.iter().map(|node| fleet.host(*node));
+        let hosts = hosts.chain(self.mended_gateways.iter().map(|gateway| fleet.gateway_host(*gateway)));
+        for host in hosts.flatten() {
+            self.evidence += host.dropped()? + host.slowed().unwrap_or(0);
+            host.mend()?;
+        }
+        if let Some(tracer) = self.tracer.take() {
+            self.evidence += tracer.stop()?;
+        }
+        if let Some(ballast) = &self.ballast {
+            fs::remove_file(ballast)?;
+        }
+        Ok((self.evidence, self.excused))
+    }
+}
+
+/// Causes a fault that lasts until it is ended. `node` is the one it is about; damage is about the victim of the episode.
+///
+/// # Errors
+/// When it cannot be caused here.
+pub fn cause(fault: Fault, node: usize, fleet: &mut Fleet, dice: &Dice) -> anyhow::Result<UnderWay> {
+    let others: Vec<usize> = fleet.members().into_iter().filter(|other| *other != node).collect();
+    let mut under_way = UnderWay::with_evidence(0);
+    match fault {
+        Fault::KillOne => {
+            fleet.kill_nodes(&[node]);
+            under_way.evidence = 1;
+        }
+        Fault::KillTwo => {
+            fleet.kill_nodes(&[node, others[dice.range(0, others.len() as u64) as usize]]);
+            under_way.evidence = 1;
+        }
+        Fault::KillAll => {
+            fleet.kill_nodes(&fleet.members());
+            (0..fleet.gateways()).for_each(|gateway| fleet.kill_gateway(gateway));
+            under_way.evidence = 1;
+        }
+        Fault::KillGateway => {
+            fleet.kill_gateway(dice.range(0, fleet.gateways() as u64) as usize);
+            under_way.evidence = 1;
+        }
+        Fault::CutPowerOfOne => {
+            fleet.cut_power(&[node])?;
+            under_way.evidence = 1;
+        }
+        Fault::CutPowerOfAll => {
+            fleet.cut_power(&fleet.members())?;
+            under_way.evidence = 1;
+        }
+        Fault::PauseOne => {
+            let process = fleet.node(node).context("the node runs")?;
+            process.signal("STOP")?;
+            under_way.paused.push(process.pid());
+            under_way.evidence = 1;
+        }
+        Fault::PauseGateway => {
+            let process = fleet.gateway(dice.range(0, fleet.gateways() as u64) as usize).context("the gateway runs")?;
+            process.signal("STOP")?;
+            under_way.paused.push(process.pid());
+            under_way.evidence = 1;
+        }
+        Fault::RestartInTurn => {
+            for node in fleet.members() {
+                if let Some(process) = fleet.node(node) {
+                    process.terminate(Duration::from_secs(60)).with_context(|| format!("node {node} on SIGTERM"))?;
+                    under_way.evidence += 1;
+                }
+                fleet.kill_nodes(&[node]);
+                fleet.start_missing()?;
+            }
+        }
+        Fault::Isolate | Fault::CutOff | Fault::Flap => {
+            cut_off(fault, node, fleet)?;
+            under_way.mended.push(node);
+        }
+        Fault::OneWay => {
+            let direction = if dice.coin() { Direction::In } else { Direction::Out };
+            let host = fleet.host(node).context("the node has a network")?;
+            for other in &others {
+                host.cut(&fleet.host(*other).context("the node has a network")?.address, direction)?;
+            }
+            under_way.mended.push(node);
+        }
+        Fault::Bridge => {
+            let other = others[dice.range(0, others.len() as u64) as usize];
+            let address = &fleet.host(other).context("the node has a network")?.address;
+            fleet.host(node).context("the node has a network")?.cut(address, Direction::Both)?;
+            under_way.mended.push(node);
+        }
+        Fault::LosePackets => {
+            let percent = dice.range(2, 30);
+            for member in fleet.members() {
+                fleet.host(member).context("the node has a network")?.lose(percent)?;
+                under_way.mended.push(member);
+            }
+        }
+        Fault::SlowLink => {
+            fleet.host(node).context("the node has a network")?.slow("1mbit")?;
+            under_way.mended.push(node);
+        }
+        Fault::CutAll => {
+            for member in fleet.members() {
+                cut_off(fault, member, fleet)?;
+                under_way.mended.push(member);
+            }
+        }
+        Fault::CutGateway => {
+            let gateway = dice.range(0, fleet.gateways() as u64) as usize;
+            let host = fleet.gateway_host(gateway).context("the gateway has a network")?;
+            for other in &others {
+                host.cut(&fleet.host(*other).context("the node has a network")?.address, Direction::Both)?;
+            }
+            under_way.mended_gateways.push(gateway);
+        }
+        Fault::FlipBits => under_way.evidence = flip_bits(fleet, node, dice)?,
+        Fault::Truncate => {
+            fleet.kill_nodes(&[node]);
+            under_way.evidence = truncate(fleet, node, dice)?;
+        }
+        Fault::FailSync => {
+            let pid = fleet.node(node).context("the node runs")?.pid();
+            under_way.tracer = Some(Tracer::attach(pid, Injection::FailSync, &[], fleet.dir.path())?);
+            under_way.excused.push(node);
+        }
+        Fault::LieAboutSync => {
+            let pid = fleet.node(node).context("the node runs")?.pid();
+            let segments = fleet.segments(node)?;
+            under_way.tracer = Some(Tracer::attach(pid, Injection::LieAboutSync, &segments, fleet.dir.path())?);
+        }
+        Fault::FillDisk => {
+            let mount = fleet.nodes[node].disk.mount.clone();
+            let ballast = mount.join("ballast");
+            let shown = run(&["df", "--output=avail", "--block-size=1", &mount.display().to_string()])?;
+            let available: u64 = shown.lines().nth(1).and_then(|line| line.trim().parse().ok()).context("df shows bytes")?;
+            // In pieces, since the file system needs some of it for itself.
+            let mut bytes = available;
+            while run(&["fallocate", "--length", &bytes.to_string(), &ballast.display().to_string()]).is_err() {
+                bytes = bytes.saturating_sub(1 << 20).max(1 << 12);
+            }
+            under_way.ballast = Some(ballast);
+            under_way.excused.push(node);
+            under_way.evidence = u64::from(bytes > 0);
+        }
+        Fault::OldDisk | Fault::ReplaceNode | Fault::Turnover => unreachable!("these are sequences of the episode"),
+    }
+    Ok(under_way)
+}
+
+/// Separates a node from the other nodes, and from the gateways unless it is only isolated.
+pub fn cut_off(fault: Fault, node: usize, fleet: &Fleet) -> anyhow::Result<()> {
+    let host = fleet.host(node).context("the node has a network")?;
+    let others = fleet.members().into_iter().filter(|other| *other != node);
+    let nodes = others.map(|other| fleet.host(other));
+    let gateways = (0..fleet.gateways()).filter(|_| fault != Fault::Isolate).map(|gateway| fleet.gateway_host(gateway));
+    for other in nodes.chain(gateways) {
+        host.cut(&other.context("everybody has a network")?.address, Direction::Both)?;
+    }
+    Ok(())
+}
+
+/// Flips a few bits where something is written.
+fn flip_bits(fleet: &Fleet, node: usize, dice: &Dice) -> anyhow::Result<u64> {
+    let segments = fleet.segments(node)?;
+    let mut flipped = 0;
+    for _ in 0..200 {
+        let path = &segments[dice.range(0, segments.len() as u64) as usize];
+        let file = fs::File::options().read(true).write(true).open(path)?;
+        let bytes = file.metadata()?.len();
+        let mut byte = [0];
+        let at = dice.range(0, bytes.max(1));
+        if bytes == 0 || file.read_at(&mut byte, at)? == 0 || byte[0] == 0 {
+            continue;
+        }
+        byte[0] ^= 1 << dice.range(0, 8);
+        file.write_all_at(&byte, at)?;
+        flipped += 1;
+        if flipped == 12 {
+            break;
+        }
+    }
+    Ok(flipped)
+}
+
+/// Cuts off the end of what is written in the newest segment of a node that does not run.
+fn truncate(fleet: &Fleet, node: usize, dice: &Dice) -> anyhow::Result<u64> {
+    let segments = fleet.segments(node)?;
+    for path in segments.iter().rev() {
+        let content = fs::read(path)?;
+        let Some(last) = content.iter().rposition(|byte| *byte != 0) else { continue };
+        let cut = dice.range(1, 40_000).min(last as u64);
+        if cut > 1000 {
+            fs::File::options().write(true).open(path)?.set_len(last as u64 - cut)?;
+            return Ok(1);
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,132 @@
+//! Disks that can lose their power: sparse images on loop devices, each with a file system of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::command::run;
+
+/// What an image may grow to. Six of them stay below 3 GB; XFS makes none below 300 MB.
+const IMAGE_BYTES: u64 = 440 << 20;
+
+/// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN` are one number; 2 says that not even the log is flushed. There is no safe form of
+/// an ioctl in Rust, and Python is here for the clients anyhow.
+const SHUTDOWN: &str = "import fcntl, os, struct, sys
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileSystem {
+    Ext4,
+    Xfs,
+    /// A directory of the machine, where nothing can be mounted: its power cannot be cut.
+    Plain,
+}
+
+/// One disk, mounted. Unmounted and removed when dropped.
+pub struct Disk {
+    kind: FileSystem,
+    image: PathBuf,
+    pub mount: PathBuf,
+    mounted: bool,
+}
+
+impl Disk {
+    /// Makes an empty disk called `name` below `dir`, and mounts it.
+    ///
+    /// # Errors
+    /// When it cannot be formatted or mounted.
+    pub fn create(dir: &Path, name: &str, kind: FileSystem) -> anyhow::Result<Self> {
+        let mut disk = Self { kind, image: dir.join(format!("{name}.img")), mount: dir.join(name), mounted: false };
+        fs::create_dir(&disk.mount)?;
+        disk.format()?;
+        Ok(disk)
+    }
+
+    /// An empty file system instead of what there was: a blank replacement disk.
+    ///
+    /// # Errors
+    /// When it cannot be formatted or mounted.
+    pub fn wipe(&mut self) -> anyhow::Result<()> {
+        self.unmount()?;
+        if self.kind == FileSystem::Plain {
+            fs::remove_dir_all(self.data())?;
+        }
+        self.format()
+    }
+
+    fn format(&mut self) -> anyhow::Result<()> {
+        let image = self.image.display().to_string();
+        if self.kind != FileSystem::Plain {
+            // Truncated first, so that what the old one took is given back.
+            let _ = fs::remove_file(&self.image);
+            fs::File::create(&self.image)?.set_len(IMAGE_BYTES)?;
+        }
+        match self.kind {
+            FileSystem::Ext4 => run(&["mkfs.ext4", "-q", "-F", &image]).map(drop)?,
+            FileSystem::Xfs => run(&["mkfs.xfs", "-q", "-f", &image]).map(drop)?,
+            FileSystem::Plain => {}
+        }
+        self.mount()?;
+        // Below the root of the file system, so that a disk that is not mounted has no data directory.
+        fs::create_dir_all(self.data())?;
+        Ok(())
+    }
+
+    /// The data directory of the node.
+    pub fn data(&self) -> PathBuf {
+        self.mount.join("data")
+    }
+
+    pub fn can_lose_power(&self) -> bool {
+        self.kind != FileSystem::Plain
+    }
+
+    /// What the file system has not made durable is lost. Nothing may use it any more.
+    ///
+    /// # Errors
+    /// When the file system does not do as it is told.
+    pub fn cut_power(&mut self) -> anyhow::Result<()> {
+        run(&["python3", "-c", SHUTDOWN, &self.mount.display().to_string()]).context("cannot shut the file system down")?;
+        self.unmount()?;
+        self.mount()
+    }
+
+    fn mount(&mut self) -> anyhow::Result<()> {
+        if self.kind != FileSystem::Plain {
+            run(&["mount", "-o", "loop", &self.image.display().to_string(), &self.mount.display().to_string()])?;
+            self.mounted = true;
+        }
+        Ok(())
+    }
+
+    fn unmount(&mut self) -> anyhow::Result<()> {
+        if self.mounted {
+            run(&["umount", &self.mount.display().to_string()])?;
+            self.mounted = false;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.mounted && self.unmount().is_err() {
+            let _ = run(&["umount", "--lazy", &self.mount.display().to_string()]);
+        }
+        let _ = fs::remove_file(&self.image);
+    }
+}
+
+/// Whether images can be mounted here; why not, otherwise.
+///
+/// # Errors
+/// When they cannot.
+pub fn probe(dir: &Path) -> anyhow::Result<()> {
+    for (name, kind) in [("probe-ext4", FileSystem::Ext4), ("probe-xfs", FileSystem::Xfs)] {
+        let mut disk = Disk::create(dir, name, kind)?;
+        disk.cut_power()?;
+        fs::remove_dir(disk.data()).or_else(|_| fs::create_dir_all(disk.data()))?;
+    }
+    Ok(())
+}
