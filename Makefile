@@ -9,7 +9,9 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo 'docker compos
 export CLUSTER_SECRETS ?= $(CURDIR)/deploy/secrets
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run build test fmt clippy unit test-cluster doc deny cluster cluster-image cluster-status cluster-down deps clean
+SECONDS ?= 600
+
+.PHONY: run build test fmt clippy unit soak test-mutants test-cluster doc deny cluster cluster-image cluster-status cluster-down deps clean
 
 ## Builds the release binary, starts one embedded server on $(DATA), and prints how to use it.
 run: build
@@ -49,6 +51,16 @@ test-cluster: deps
 	$(CARGO) build $(FLAGS) --workspace --bins
 	$(CARGO) test $(FLAGS) --workspace --features tests-e2e/docker --test compose --no-run
 	tests/e2e/with-docker $(CARGO) test $(FLAGS) --workspace --features tests-e2e/docker --test compose -- --nocapture
+
+## Faults for SECONDS=n against simulated and real clusters in turn; SOAK has further arguments (`--help`). The last line says what
+## came of it. Power cuts, partitions and lying disks need root, loop devices and strace; what is not possible is said.
+soak: deps
+	$(CARGO) build $(FLAGS) --workspace --bins
+	$${CARGO_TARGET_DIR:-target}/debug/soak --seconds $(SECONDS) $(SOAK)
+
+## Known bugs, planted one by one in a copy of the tree: the tests must find each of them.
+test-mutants: deps
+	CARGO="$(CARGO)" FLAGS="$(FLAGS)" tests/mutants/run
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FLAGS) --workspace --no-deps --document-private-items
