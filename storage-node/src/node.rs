@@ -153,7 +153,7 @@ impl StorageNode {
         };
         let surveys = Arc::new(Surveys::default());
         let tasks = start_duties(&duties, &disks, &consensus, &surveys, &findings);
-        let inner = Inner { node, tenure, maps, consensus, kv, disks, meta, shards, duties, surveys, tasks: Mutex::new(tasks) };
+        let inner = Inner { tenure, maps, consensus, kv, disks, meta, shards, duties, surveys, tasks: Mutex::new(tasks) };
         Ok(Self { inner: Arc::new(inner) })
     }
 

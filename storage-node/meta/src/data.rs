@@ -92,10 +92,10 @@ pub(crate) fn move_shard(
         let mut left = chunk.clone();
         left.shards = (0..chunk.shards.len()).map(|at| (at == usize::from(slot.index)).then_some(disk)).collect();
         leave(state, entry, place, slot, &mut row, disk, left)?;
-    }
-    if to.is_some() {
-        row.movers.push(Mover { chunk: slot.chunk, index: slot.index, txn: entry.txn });
-        claims::add(state, entry.txn, 1)?;
+        if to.is_some() {
+            row.movers.push(Mover { chunk: slot.chunk, index: slot.index, txn: entry.txn });
+            claims::add(state, entry.txn, 1)?;
+        }
     }
     state.put(format::data_row(place, slot.owner), format::encode_value(&row));
     Ok(Outcome::Done)

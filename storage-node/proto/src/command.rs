@@ -112,7 +112,8 @@ pub enum Change {
     },
     /// Moves a slot of a chunk to another disk by compare-and-swap (I6): only if the data record of `owner` still has `from`.
     /// The shard on `to` must have been written under the command's `txn`, one transaction per shard moved, so that a scrub
-    /// can tell a shard in use from one of a failed move. The shard on `from` becomes garbage.
+    /// can tell a shard in use from one of a failed move; the shard on `from` becomes garbage. One for an empty slot must have been
+    /// written under `owner`: it is the shard that the first write owes.
     /// [`Outcome::Moved`] means that the slot is not what the mover read; [`Outcome::PreconditionFailed`] that `to` may not take
     /// it: it has another shard of the chunk, or may still lose this one to a deletion under way from when the slot left it;
     /// or that giving the slot up would leave too few shards to rebuild the chunk from.

@@ -281,7 +281,8 @@ impl Model {
             let moved = Some((key.clone(), owner, index, disk));
             self.garbage.push(ModelGarbage { entry, since: command.time, writers: BTreeSet::from([writer]), moved });
         }
-        if to.is_some() {
+        // The shard of an empty slot is the record's own.
+        if from.is_some() && to.is_some() {
             record.movers.insert((id, index), command.txn);
         }
         Outcome::Done
