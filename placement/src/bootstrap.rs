@@ -8,11 +8,10 @@ use std::time::Duration;
 use placement_map::limits::PARTITIONS_DEFAULT;
 use placement_map::system::{NewNode, SystemChange, SystemCommand, SystemOutcome};
 use placement_proto::api::{PlacementApi, PlacementError};
-use placement_proto::limits::CLAIM_SILENCE;
 use placement_types::{Boot, ClusterId, DiskId, Env, Epoch, NodeId, Profile, ReplicaId, TxnId};
 
 use crate::identity::Founding;
-use crate::limits::{BACKOFF_MAX, CLAIM_PATIENCE, CLAIM_PATIENCE_ONCE_ANSWERED, CLAIM_RETRY};
+use crate::limits::{BACKOFF_MAX, CLAIM_PATIENCE, CLAIM_PATIENCE_ONCE_ANSWERED, CLAIM_RETRY, SIGNS_OF_LIFE};
 
 /// What the founder may choose about a cluster; it stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +103,7 @@ pub async fn ask_for_claim(env: &Env, placement: &dyn PlacementApi, claim: &Clai
             Err(_) | Ok(Ok(SystemOutcome::NotFormed)) => return Ok(Asked::Unanswered),
             Ok(answered) => answered?,
         };
-        if claim.settled_by(outcome, &mut in_use, env.monotonic())? {
+        if claim.settled_by(outcome, &mut in_use)? {
             return Ok(Asked::Claimed);
         }
         patience = CLAIM_PATIENCE_ONCE_ANSWERED;
@@ -117,16 +116,33 @@ pub async fn make_claim(env: &Env, placement: &dyn PlacementApi, claim: &Claim) 
     let mut in_use = InUse::default();
     loop {
         let outcome = insist(env, placement, claim.change()).await?;
-        if claim.settled_by(outcome, &mut in_use, env.monotonic())? {
+        if claim.settled_by(outcome, &mut in_use)? {
             return Ok(());
         }
         env.sleep(CLAIM_RETRY).await;
     }
 }
 
-/// Since when the process before is said to be heard.
+/// What was said of the process before: in how many answers it had been heard again since the one before, and how often in the
+/// last.
+///
+/// A process that died just now is silent for long enough soon. But a leader that has only just been elected says "in use" of
+/// everybody, and what a kernel still sends of a dead process after a partition arrives at once: neither is a sign of life.
 #[derive(Debug, Default)]
-struct InUse(Option<Duration>);
+struct InUse {
+    answers: u32,
+    heard: u64,
+}
+
+impl InUse {
+    /// Whether it certainly lives.
+    fn note(&mut self, heard: u64) -> bool {
+        // Less than before is another leader's count.
+        self.answers += u32::from(heard > self.heard && self.heard > 0);
+        self.heard = heard;
+        self.answers >= SIGNS_OF_LIFE
+    }
+}
 
 impl Claim {
     fn change(&self) -> SystemChange {
@@ -134,15 +150,12 @@ impl Claim {
     }
 
     /// Whether that was the last word; `false`: ask again.
-    fn settled_by(&self, outcome: SystemOutcome, in_use: &mut InUse, now: Duration) -> Result<bool, BootstrapError> {
+    fn settled_by(&self, outcome: SystemOutcome, in_use: &mut InUse) -> Result<bool, BootstrapError> {
         let node = self.node;
         match outcome {
             SystemOutcome::Done => Ok(true),
             SystemOutcome::NotFormed => Ok(false),
-            // A process that died just now is silent for long enough soon. One that still is not, lives.
-            SystemOutcome::InUse { .. } if now.saturating_sub(*in_use.0.get_or_insert(now)) > 2 * CLAIM_SILENCE => {
-                Err(BootstrapError::InUse { node })
-            }
+            SystemOutcome::InUse { heard, .. } if in_use.note(heard) => Err(BootstrapError::InUse { node }),
             SystemOutcome::InUse { .. } => Ok(false),
             SystemOutcome::Superseded { .. } => Err(BootstrapError::Outdated { node }),
             SystemOutcome::Removed => Err(BootstrapError::Removed { node }),

@@ -73,7 +73,8 @@ impl Heard {
             None => Rhythm::default(),
         };
         let dead = beat.dead.iter().map(|disk| (*disk, since(disk))).collect();
-        self.beats.insert(beat.node, Beat { at: now, boot: beat.boot, rhythm, full: beat.full, dead });
+        let heard = before.map_or(0, |before| before.heard) + 1;
+        self.beats.insert(beat.node, Beat { at: now, boot: beat.boot, heard, rhythm, full: beat.full, dead });
     }
 
     /// To be called every [`DETECT_INTERVAL`]: what a call is late, this process did not run. Returns whether it was paused for
@@ -102,6 +103,11 @@ impl Heard {
         decide(map, &self.beats, self.since, now)
     }
 
+    /// How often a run of a node was heard.
+    pub fn times(&self, node: NodeId, boot: Boot) -> u64 {
+        self.beats.get(&node).filter(|beat| beat.boot == boot).map_or(0, |beat| beat.heard)
+    }
+
     /// For how long a run of a node was certainly not heard.
     pub fn silence(&self, node: NodeId, boot: Boot, now: Duration) -> Duration {
         if now.saturating_sub(self.looked_at) >= PAUSE_SUSPECTED {
@@ -118,6 +124,8 @@ pub struct Beat {
     /// On the observer's monotonic clock.
     pub at: Duration,
     pub boot: Boot,
+    /// How often this run of the node was heard, this time included.
+    pub heard: u64,
     pub rhythm: Rhythm,
     pub full: Vec<DiskId>,
     /// Since when each dead disk was reported so without interruption, on the same clock.

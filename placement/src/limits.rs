@@ -29,6 +29,9 @@ pub const CLAIM_PATIENCE: Duration = Duration::from_secs(3);
 /// leader, or it needs this process, and waiting for it would be in vain.
 pub const CLAIM_PATIENCE_ONCE_ANSWERED: Duration = Duration::from_secs(15);
 
+/// So many answers in which the process before was heard anew are proof that it lives: heartbeats 0.7 s apart, so some 4 s.
+pub const SIGNS_OF_LIFE: u32 = 4;
+
 /// How often a claim is made again while the process before may be alive.
 pub const CLAIM_RETRY: Duration = Duration::from_millis(300);
 

@@ -62,19 +62,23 @@ impl PlacementService {
         work(heard.insert(known.unwrap_or_else(|| Heard::new(term, self.env.monotonic()))))
     }
 
-    /// The process that has claimed a node, if it may be alive and is not the one that asks. Only the leader knows.
-    fn claimed_by_other(&self, node: NodeId, boot: Boot) -> Result<Option<Boot>, PlacementError> {
+    /// The process that has claimed a node, if it may be alive and is not the one that asks, and how often it was heard. Only
+    /// the leader knows.
+    fn claimed_by_other(&self, node: NodeId, boot: Boot) -> Result<Option<(Boot, u64)>, PlacementError> {
         let Some(leadership) = self.leading() else {
             return Err(self.not_leader(self.consensus.leader(GroupId::SYSTEM)));
         };
         let claimed = self.maps().borrow().as_ref().and_then(|map| map.boots.get(&node).copied());
         let Some(claimed) = claimed.filter(|claimed| *claimed != boot) else { return Ok(None) };
-        if node == self.tenure.node() {
+        let now = self.env.monotonic();
+        let (silence, heard) =
+            self.with_heard(leadership.term, |heard| (heard.silence(node, claimed, now), heard.times(node, claimed)));
+        let may_live = match node == self.tenure.node() {
             // Of this node a quorum has elected this process.
-            return Ok((boot != self.tenure.boot()).then_some(claimed));
-        }
-        let silence = self.with_heard(leadership.term, |heard| heard.silence(node, claimed, self.env.monotonic()));
-        Ok((silence < CLAIM_SILENCE).then_some(claimed))
+            true => boot != self.tenure.boot(),
+            false => silence < CLAIM_SILENCE,
+        };
+        Ok(may_live.then_some((claimed, heard)))
     }
 
     fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
@@ -121,10 +125,10 @@ impl PlacementService {
 impl PlacementApi for PlacementService {
     async fn propose(&self, command: SystemCommand) -> Result<SystemOutcome, PlacementError> {
         if let SystemChange::Claim { node, boot, known } = &command.change
-            && let Some(claimed) = self.claimed_by_other(*node, *boot)?
+            && let Some((claimed, heard)) = self.claimed_by_other(*node, *boot)?
             && known.contains(&claimed)
         {
-            return Ok(SystemOutcome::InUse { claimed });
+            return Ok(SystemOutcome::InUse { claimed, heard });
         }
         let proposed = self.consensus.propose(GroupId::SYSTEM, command.to_versioned());
         let reply = match self.env.timeout(PROPOSE_DEADLINE, proposed).await {

@@ -80,7 +80,7 @@ codec_enum!(SystemOutcome, "system outcome" {
     12 => StalePlan { layout },
     13 => Refused { why },
     14 => Superseded { claimed },
-    15 => InUse { claimed },
+    15 => InUse { claimed, heard },
 });
 
 impl Encode for Ring {

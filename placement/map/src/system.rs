@@ -174,9 +174,11 @@ pub enum SystemOutcome {
     Superseded {
         claimed: Boot,
     },
-    /// The process that claimed the node was heard a moment ago: it lives, or died just now. Ask again.
+    /// The process that claimed the node may live: it was heard a moment ago, or the leader has not listened for long enough to
+    /// tell. Ask again; `heard` says how often this leader has heard it.
     InUse {
         claimed: Boot,
+        heard: u64,
     },
 }
 

@@ -26,7 +26,7 @@ fn map() -> ClusterMap {
 
 fn beat(seconds: u64) -> Beat {
     let at = Duration::from_secs(seconds);
-    Beat { at, boot: BOOT, rhythm: Rhythm::default(), full: Vec::new(), dead: BTreeMap::new() }
+    Beat { at, boot: BOOT, heard: 1, rhythm: Rhythm::default(), full: Vec::new(), dead: BTreeMap::new() }
 }
 
 const BOOT: Boot = Boot { number: 1, nonce: 1 };
