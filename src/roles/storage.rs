@@ -132,7 +132,10 @@ impl Seeker {
         if parts.expect.is_none() && identity.current().membership.is_none() {
             let found = meeting.find_member().await;
             let asked = PlacementClient::new(env.clone(), connect.clone(), seeds.clone(), Some(found.cluster));
+            // Members that do not lead name the leader by its id: only a map tells where that is.
+            let following = asked.follow();
             let replica = join(&env, &asked, me.clone()).await.context("cannot join the cluster")?;
+            drop(following);
             identity.become_member(Membership { replica, ..found }).await?;
         }
         let met = meeting.run().await.context("cannot find a cluster")?;
