@@ -127,8 +127,13 @@ impl StorageNode {
         let findings = Findings::default();
         // Each may have been restored from an old image, or lost a file, while the node was away.
         disks.all().for_each(|disk| findings.disk(disk.id));
-        let shards =
-            ShardService { env: env.clone(), disks: disks.clone(), maps: maps.clone(), tenure: tenure.clone(), findings: findings.clone() };
+        let shards = ShardService {
+            env: env.clone(),
+            disks: disks.clone(),
+            maps: maps.clone(),
+            tenure: tenure.clone(),
+            findings: findings.clone(),
+        };
         let suspects = Arc::new(Suspects::new(env.clone(), limits.suspicion));
         let holders = Holders { me: node, local: Arc::new(shards.clone()), nodes: nodes.clone(), maps: maps.clone(), suspects };
         let coordinator = Coordinator { env: env.clone(), holders: holders.clone(), limits: limits.clone() };
