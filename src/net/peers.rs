@@ -19,11 +19,14 @@ pub struct PeerClients {
     pub placement: Arc<RemotePlacement>,
 }
 
+/// An address, and who should be there where that is known.
+type Whereabouts = (String, Option<NodeId>);
+
 /// Makes each peer's clients once, so that everybody shares its connections.
 pub struct Peers {
     env: Env,
     channels: Channels,
-    known: Mutex<BTreeMap<(String, Option<NodeId>), Arc<PeerClients>>>,
+    known: Mutex<BTreeMap<Whereabouts, Arc<PeerClients>>>,
 }
 
 impl Peers {

@@ -67,7 +67,8 @@ mod tests {
     fn a_small_disk_keeps_a_share_and_a_large_one_some_gigabytes() {
         let check = |total_bytes, available_bytes, full| {
             let (disk, path, health) = (DiskId::from_u128(1), String::new(), DiskHealth::Good);
-            let report = DiskReport { disk, path, health, total_bytes, available_bytes, shard_bytes: 0, shards: 0 };
+            let (shard_bytes, shards, quarantined, scrub) = Default::default();
+            let report = DiskReport { disk, path, health, total_bytes, available_bytes, shard_bytes, shards, quarantined, scrub };
             assert_eq!(is_full(&report), full, "{available_bytes} of {total_bytes}");
         };
         check(100 << 30, 5 << 30, false);
