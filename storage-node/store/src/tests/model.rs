@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::machine::*;
 use crate::format::HEADER_BYTES;
 use crate::position::Position;
-use crate::{Adopted, DarkSearch, Disk, Held, WriteError};
+use crate::{DarkSearch, Disk, Held, WriteError};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -187,7 +187,8 @@ impl Run {
             search = self.disk().search_dark(search).await.unwrap();
         }
         match self.disk().adopt(search).await {
-            Ok(adopted) => assert_eq!(adopted, Adopted::default()),
+            // A seal whose units a power cut took was never acknowledged; it stays dark until its segment is compacted.
+            Ok(adopted) => assert_eq!(adopted.shards, []),
             Err(_) => assert!(may_fail),
         }
     }
