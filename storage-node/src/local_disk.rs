@@ -101,10 +101,11 @@ impl LocalDisk {
         self.call(&self.calls, async move { disk.examine_next(after).await }).await
     }
 
-    /// A step of the search for dark data.
+    /// A step of the search for dark data: a whole segment. A disk that has to seek needs longer for that than for anything else,
+    /// so it says nothing about whether the disk hangs.
     pub async fn search_dark(&self, search: DarkSearch) -> Called<Result<DarkSearch, ReadError>> {
         let disk = self.disk.clone();
-        self.call(&self.calls, async move { disk.search_dark(search).await }).await
+        self.run(&self.calls, async move { disk.search_dark(search).await }).await
     }
 
     pub fn set_scrub(&self, state: ScrubState) {
@@ -155,17 +156,27 @@ impl LocalDisk {
         stalled_until.is_some()
     }
 
+    /// Runs what a sound disk does in no time: when it takes long, the disk hangs.
     async fn call<T: Send + 'static>(
         &self,
         places: &Arc<Semaphore>,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Called<T> {
-        let Ok(place) = places.clone().acquire_owned().await else { return Called::Lost };
-        let (sender, receiver) = oneshot::channel();
-        let (began, ticket) = (self.began.clone(), self.began.lock().begin(self.env.monotonic()));
-        let task = self.env.spawn("disk-call", async move {
+        let (env, began) = (self.env.clone(), self.began.clone());
+        let watched = async move {
+            let ticket = began.lock().begin(env.monotonic());
             let value = work.await;
             began.lock().calls.remove(&ticket);
+            value
+        };
+        self.run(places, watched).await
+    }
+
+    async fn run<T: Send + 'static>(&self, places: &Arc<Semaphore>, work: impl Future<Output = T> + Send + 'static) -> Called<T> {
+        let Ok(place) = places.clone().acquire_owned().await else { return Called::Lost };
+        let (sender, receiver) = oneshot::channel();
+        let task = self.env.spawn("disk-call", async move {
+            let value = work.await;
             drop(place);
             let _ = sender.send(value);
         });
@@ -234,6 +245,15 @@ mod tests {
         assert_eq!(disk.report(second).await.health, DiskHealth::Good);
         assert!(env.timeout(second, disk.call(&disk.probes, std::future::pending::<()>())).await.is_err());
         assert_eq!(disk.report(second).await.health, DiskHealth::Dead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_may_take_long_is_no_hang() {
+        let (env, disk) = open_disk().await;
+        let second = Duration::from_secs(1);
+        let long = env.timeout(2 * STALL_DEADLINE, disk.run(&disk.calls, env.clock.sleep(3 * STALL_DEADLINE)));
+        assert!(long.await.is_err());
+        assert_eq!(disk.report(second).await.health, DiskHealth::Good);
     }
 
     #[tokio::test(start_paused = true)]
