@@ -192,9 +192,6 @@ fn print_change(plan: &Value) {
         plan["partitions"],
         size(&plan["bytes_moved"])
     );
-    if plan["profile_before"] != plan["profile_after"] {
-        println!("new chunks are coded {} -> {}", text(&plan["profile_before"]), text(&plan["profile_after"]));
-    }
     let recoded = &plan["recoded"];
     if recoded["chunks"].as_u64().is_some_and(|chunks| chunks > 0) {
         println!(
@@ -204,6 +201,10 @@ fn print_change(plan: &Value) {
             size(&recoded["bytes"]),
             size(&plan["recoded_shard_bytes"])
         );
+    }
+    if plan["profile_before"] != plan["profile_after"] {
+        println!("new chunks are coded {} -> {}", text(&plan["profile_before"]), text(&plan["profile_after"]));
+        // Where nobody has looked yet, there may be more to code anew than is told.
         print_unsurveyed(plan);
     }
     let balance = |of: &Value| {

@@ -1,7 +1,7 @@
 //! The embedded server under real clients.
 #![allow(clippy::disallowed_methods)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tests_e2e::{Server, TreeShape, digest_tree, make_tree, raw_http};
 
@@ -95,8 +95,16 @@ fn one_disk_becomes_four_and_old_objects_bear_the_loss_of_the_first() {
     let writer = server.client().python_start("writer.py", &["tree", "growing/", "12"]).unwrap();
     let admin = |server: &Server, arguments: &[&str]| server.client().admin(server.admin(), arguments).unwrap();
     admin(&server, &["apply", "take-in"]);
-    let plan = admin(&server, &["plan", "profile"]);
-    assert!(plan.contains("1+0 -> 2+2") && plan.contains("codes anew"), "{plan}");
+    // What is to be coded anew is known once every group was surveyed.
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let plan = admin(&server, &["plan", "profile"]);
+        assert!(plan.contains("1+0 -> 2+2"), "{plan}");
+        if plan.contains("codes anew") {
+            break;
+        }
+        assert!(Instant::now() < end, "{plan}");
+    }
     admin(&server, &["apply", "profile"]);
     let written = writer.wait_with_output().unwrap();
     assert!(written.stderr.is_empty(), "no write failed meanwhile: {}", String::from_utf8_lossy(&written.stderr));
