@@ -15,6 +15,7 @@ use crate::error::{CreateGroupError, MembersError, ProposeError, ReadError, Read
 use crate::format::{MetaState, Wire, state_prefix};
 use crate::limits::{ENTRY_BYTES_MAX, INBOUND_WAITING, REQUESTS_WAITING};
 use crate::machine::{Machine, Transport};
+use crate::offline::LogPosition;
 use crate::snapshot::read_meta;
 use crate::status::{GroupStatus, Health, Leaders};
 
@@ -119,9 +120,21 @@ impl Consensus {
     /// what it sees is linearizable. Blocks: call it where blocking is allowed. A replica that lost the leadership since may be
     /// replacing its state by a snapshot; a view of that mixture is refused.
     pub fn read_state<T>(&self, group: GroupId, read: impl FnOnce(&dyn KvRead) -> T) -> Result<T, ReadStateError> {
+        self.read_state_at(group, |_, state| read(state))
+    }
+
+    /// The same, and after which entry the state is as it is seen.
+    pub fn read_state_at<T>(
+        &self,
+        group: GroupId,
+        read: impl FnOnce(LogPosition, &dyn KvRead) -> T,
+    ) -> Result<T, ReadStateError> {
         let view = self.inner.kv.snapshot();
         match read_meta(&*view, group)? {
-            Some(meta) if meta.state == MetaState::Whole => Ok(read(&Prefixed::new(&*view, state_prefix(group)))),
+            Some(meta) if meta.state == MetaState::Whole => {
+                let at = LogPosition { term: meta.applied.term, index: meta.applied.index };
+                Ok(read(at, &Prefixed::new(&*view, state_prefix(group))))
+            }
             _ => Err(ReadStateError::NotWhole { group }),
         }
     }

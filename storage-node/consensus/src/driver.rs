@@ -37,6 +37,10 @@ use crate::machine::Transport;
 use crate::status::{Health, Leaders};
 use crate::store::GroupStore;
 
+pub(crate) use apply::ENTRY_VERSION;
+pub(crate) use receive::incoming_path;
+pub(crate) use recover::{recover, snapshot_dir};
+
 use group::Group;
 use jobs::Done;
 use outbox::Outbox;
@@ -135,7 +139,7 @@ impl Driver {
             _alive: Alive { shown: shown.clone() },
             outbox: Outbox::new(config.replica),
             next_tick: env.monotonic() + config.tick,
-            snapshot_dir: recover::snapshot_dir(&config.log_dir),
+            snapshot_dir: snapshot_dir(&config.log_dir),
             log: recovered.log,
             lock: recovered.lock,
             config,

@@ -18,7 +18,7 @@ mod wire;
 
 pub(crate) use frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Identity, encode_frame, padded};
 pub use meta::state_prefix;
-pub(crate) use meta::{GroupMeta, MetaState, group_of_meta_key, meta_key, meta_prefix};
+pub(crate) use meta::{GroupMeta, MetaState, decode_fixed, encode_fixed, fixed_key, group_of_meta_key, meta_key, meta_prefix};
 pub(crate) use record::{CheckpointGroup, Origin, Record};
 pub(crate) use wire::{Body, SnapshotChunk, Wire, travels};
 

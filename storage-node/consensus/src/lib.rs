@@ -80,6 +80,7 @@ pub mod limits;
 mod log;
 mod logger;
 mod machine;
+mod offline;
 mod snapshot;
 mod status;
 mod store;
@@ -93,4 +94,5 @@ pub use error::{CreateGroupError, MembersError, ProposeError, ReadError, ReadSta
 pub use format::state_prefix;
 pub use log::LogError;
 pub use machine::{Machine, Transport};
+pub use offline::{LogPosition, Offline, OfflineError, ReplicaPosition, Rewrite};
 pub use status::{GroupStatus, Health, Leaders, Leadership, Role};

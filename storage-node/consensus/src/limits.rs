@@ -93,3 +93,6 @@ pub const HANDOVER_TICKS: u32 = 20;
 
 /// A replica that lacks fewer entries than this has caught up: it gets the rest within a few messages.
 pub(crate) const CAUGHT_UP_ENTRIES: u64 = 1000;
+
+/// How far back from its end a stopped replica's log is searched for an entry that somebody proposed.
+pub const LOOK_BACK_ENTRIES: u64 = 64;

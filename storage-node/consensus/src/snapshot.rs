@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use placement_types::codec::{Decode, Decoder, Encode, Encoder};
 use placement_types::{File, Fs, GroupId, OpenMode};
 use raft::eraftpb::ConfState;
@@ -59,13 +60,7 @@ pub(crate) fn build(fs: &dyn Fs, path: &Path, kv: &dyn Kv, group: GroupId) -> Re
     let meta = read_meta(&*view, group)?.filter(|meta| meta.state == MetaState::Whole);
     let meta = meta.ok_or(SnapshotError::NotWhole { group })?;
     let file = fs.open(path, OpenMode::CreateNew).map_err(failed("create", path))?;
-    let mut writer = Writer { file: &*file, path, buffer: Vec::with_capacity(2 * BUFFER_BYTES), offset: 0, digest: digest() };
-    let mut head = Encoder::new();
-    head.raw(&MAGIC);
-    head.u16(VERSION);
-    group.encode(&mut head);
-    meta.applied.encode(&mut head);
-    writer.write(&head.finish())?;
+    let mut writer = Writer::begin(&*file, path, group, meta.applied)?;
     let (mut pairs, mut outcome) = (0u64, Ok(()));
     Prefixed::new(&*view, state_prefix(group)).scan(b"", b"", &mut |key, value| {
         outcome = writer.pair(key, value);
@@ -75,6 +70,23 @@ pub(crate) fn build(fs: &dyn Fs, path: &Path, kv: &dyn Kv, group: GroupId) -> Re
     outcome?;
     let bytes = writer.end(pairs)?;
     Ok(Built { point: meta.applied, members: meta.members, path: path.to_owned(), file, bytes })
+}
+
+/// Writes these pairs as a group's whole state to a new file, durably: as if it had been received.
+pub(crate) fn write(
+    fs: &dyn Fs,
+    path: &Path,
+    group: GroupId,
+    point: Point,
+    pairs: &[(Bytes, Bytes)],
+) -> Result<(), SnapshotError> {
+    let file = fs.open(path, OpenMode::CreateNew).map_err(failed("create", path))?;
+    let mut writer = Writer::begin(&*file, path, group, point)?;
+    for (key, value) in pairs {
+        writer.pair(key, value)?;
+    }
+    writer.end(pairs.len() as u64)?;
+    accept(fs, path, &*file, group, point)
 }
 
 pub(crate) fn read_meta(kv: &dyn KvRead, group: GroupId) -> Result<Option<GroupMeta>, KvError> {
@@ -95,7 +107,18 @@ struct Writer<'a> {
     digest: crc_fast::Digest,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn begin(file: &'a dyn File, path: &'a Path, group: GroupId, point: Point) -> Result<Self, SnapshotError> {
+        let mut writer = Self { file, path, buffer: Vec::with_capacity(2 * BUFFER_BYTES), offset: 0, digest: digest() };
+        let mut head = Encoder::new();
+        head.raw(&MAGIC);
+        head.u16(VERSION);
+        group.encode(&mut head);
+        point.encode(&mut head);
+        writer.write(&head.finish())?;
+        Ok(writer)
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
         self.digest.update(bytes);
         self.buffer.extend_from_slice(bytes);

@@ -24,6 +24,8 @@ pub(crate) struct GroupStore {
     pub hard: Hard,
     /// The membership as of the last entry given out to be applied.
     pub members: ConfState,
+    /// Changes of members up to this entry do not count: the members were fixed while the node was stopped.
+    pub members_fixed_to: u64,
     outline: Outline,
     /// The last entries, in memory.
     cached: VecDeque<Entry>,
@@ -51,6 +53,7 @@ impl GroupStore {
             group,
             hard: Hard::default(),
             members: ConfState::default(),
+            members_fixed_to: 0,
             outline: Outline::default(),
             cached: VecDeque::new(),
             cached_bytes: 0,
@@ -82,6 +85,11 @@ impl GroupStore {
         store.cached_bytes = uncommitted.iter().map(weight).sum();
         store.cached = uncommitted.into();
         Ok(store)
+    }
+
+    /// Whether this node fixed the members at or after a change of them, which therefore does not count.
+    pub(crate) fn ignores_change_at(&self, index: u64) -> bool {
+        index <= self.members_fixed_to
     }
 
     /// The entry before the first.

@@ -6,4 +6,6 @@ mod disk;
 mod formats;
 mod groups;
 mod members;
+mod offline;
+mod quorum;
 mod snapshots;

@@ -423,6 +423,9 @@ impl Group {
             match entry.entry_type {
                 EntryType::EntryNormal if entry.data.is_empty() => self.enqueue(ApplyItem::Empty { point }),
                 EntryType::EntryNormal => self.enqueue(ApplyItem::Entry { point, data: entry.data }),
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 if self.store().ignores_change_at(point.index) => {
+                    self.enqueue(ApplyItem::Empty { point });
+                }
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => self.take_members(point, &entry.context),
             }
         }

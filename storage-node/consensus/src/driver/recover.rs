@@ -15,7 +15,9 @@ use storage_node_kv::{Durability, Kv, KvError, Prefixed, Step, WriteBatch};
 use super::receive::incoming_path;
 use crate::config::Config;
 use crate::error::StartError;
-use crate::format::{BLOCK_BYTES, GroupMeta, Identity, MetaState, Point, group_of_meta_key, meta_key, meta_prefix};
+use crate::format::{
+    BLOCK_BYTES, GroupMeta, Identity, MetaState, Point, decode_fixed, fixed_key, group_of_meta_key, meta_key, meta_prefix,
+};
 use crate::log::{self, FIRST_POINT, Log, LogError, RecoveredGroup};
 use crate::snapshot::{self, SnapshotError};
 use crate::store::GroupStore;
@@ -176,7 +178,11 @@ fn unite(
     if group.outline.term_of(applied.index) != Some(applied.term) {
         return Err(StartError::LogBehindState { group: id, applied: applied.index, last: group.outline.last().index });
     }
-    let store = GroupStore::recover(id, group, members, applied.index, log.segments().clone())?;
+    let mut store = GroupStore::recover(id, group, members, applied.index, log.segments().clone())?;
+    if let Some(bytes) = kv.get(&fixed_key(id))? {
+        let corrupt = |error| KvError::Corrupt { detail: format!("the fixed members of group {id}: {error}") };
+        store.members_fixed_to = decode_fixed(&bytes).map_err(corrupt)?;
+    }
     Ok((store, applied))
 }
 

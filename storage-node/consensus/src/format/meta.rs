@@ -3,6 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `s`, group `u32`, the machine's key | the machine's value |
+//! | `f`, group `u32` | version `u16` = 1; the last entry `u64` whose change of members does not count (see `offline`) |
 //! | `m`, group `u32` | version `u16` = 1; state `u8`: 1 whole, 2 a snapshot is being put in; applied point; members |
 //!
 //! The applied point changes in the same batch as the state (I8), so whatever suffix of batches a crash takes, the two fit.
@@ -73,6 +74,26 @@ pub(crate) fn meta_prefix() -> &'static [u8] {
 pub(crate) fn group_of_meta_key(key: &[u8]) -> Option<GroupId> {
     let group = key.strip_prefix(meta_prefix())?;
     Some(GroupId(u32::from_be_bytes(group.try_into().ok()?)))
+}
+
+/// Where it is kept up to which entry changes of members do not count.
+pub(crate) fn fixed_key(group: GroupId) -> [u8; 5] {
+    prefixed(b'f', group)
+}
+
+pub(crate) fn encode_fixed(index: u64) -> bytes::Bytes {
+    let mut out = Encoder::new();
+    out.u16(VERSION);
+    out.u64(index);
+    out.finish()
+}
+
+pub(crate) fn decode_fixed(bytes: &[u8]) -> Result<u64, DecodeError> {
+    let mut input = Decoder::new(bytes);
+    input.version("fixed members", VERSION)?;
+    let index = input.u64()?;
+    input.finish()?;
+    Ok(index)
 }
 
 fn prefixed(kind: u8, group: GroupId) -> [u8; 5] {
