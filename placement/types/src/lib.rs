@@ -9,6 +9,7 @@
 pub mod codec;
 mod env;
 mod ids;
+mod incarnation;
 mod names;
 mod sizes;
 mod time;
@@ -21,6 +22,7 @@ pub use ids::{
     Boot, BucketId, ChunkId, ClusterId, DiskId, Epoch, GroupId, InvalidId, NodeId, ReplicaId, RequestId, ShardId, Slot, Term,
     TxnId, UploadId,
 };
+pub use incarnation::{Incarnation, Kinship};
 pub use names::{BucketName, InvalidBucketName, InvalidObjectKey, InvalidZoneName, ObjectKey, ZoneName};
 pub use sizes::{ByteRange, CHUNK_BYTES_MAX, INLINE_BYTES_MAX, InvalidProfile, Profile, SLOTS, STRIPE_BYTES};
 pub use time::Timestamp;
