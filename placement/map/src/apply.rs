@@ -21,6 +21,7 @@ use crate::cluster_map::{ClusterMap, ClusterSettings, Disk, DiskRole, DiskState,
 use crate::founding::{check_node, found};
 use crate::layout;
 use crate::limits::{BOOTS_MAX, BUCKETS_MAX, DELETE_LEASE, DISKS_MAX, INDEX_SHARDS_MAX, NODES_MAX, TEXT_BYTES_MAX, VOTERS_MAX};
+use crate::recovery;
 use crate::system::{BucketRow, LayoutChange, NewNode, SystemChange, SystemCommand, SystemOutcome};
 
 /// What a command needs to see.
@@ -64,7 +65,8 @@ impl SystemChange {
             | SystemChange::SetLayout { .. }
             | SystemChange::SetVoters { .. }
             | SystemChange::SetSettings { .. }
-            | SystemChange::Claim { .. } => None,
+            | SystemChange::Claim { .. }
+            | SystemChange::Recover { .. } => None,
         }
     }
 }
@@ -86,6 +88,9 @@ pub fn apply(view: SystemView<'_>, command: &SystemCommand) -> (SystemOutcome, C
         SystemChange::SetVoters { group, from, to } => formed(view).and_then(|map| set_voters(map, *group, from, to)),
         SystemChange::SetSettings { settings } => formed(view).map(|map| set_settings(map, *settings)),
         SystemChange::Claim { node, boot, known } => formed(view).and_then(|map| claim(map, *node, *boot, known)),
+        SystemChange::Recover { gone, alone } => {
+            formed(view).and_then(|map| recovery::recovered(map, gone, alone).map(changed_map).map_err(malformed))
+        }
         SystemChange::CreateBucket { bucket } => formed(view).and_then(|_| create_bucket(view, bucket)),
         SystemChange::SetBucket { bucket } => set_bucket(view, bucket),
         SystemChange::BeginDeleteBucket { id, .. } => begin_delete(view, *id, command.time),

@@ -19,6 +19,9 @@ use placement_types::{Boot, DiskId, Epoch, GroupId, NodeId, codec_enum, codec_st
 
 use crate::bucket::{Bucket, BucketState, BucketVersioning};
 use crate::cluster_map::{ClusterMap, ClusterSettings, Disk, DiskRole, DiskState, Node, NodeState, Ring};
+use crate::recovery::{
+    CopyReport, Fate, KnownCluster, KnownNode, LogPlace, NodeReport, NodeSteps, RecoveryPlan, ReplicaReport, Step,
+};
 use crate::system::{BucketRow, LayoutChange, NewDisk, NewNode, SystemChange, SystemCommand, SystemOutcome};
 
 /// The newest version of the byte forms below; see [`SystemCommand::to_versioned`].
@@ -55,6 +58,7 @@ codec_enum!(SystemChange, "system change" {
     14 => SetVoters { group, from, to },
     15 => SetSettings { settings },
     16 => Claim { node, boot, known },
+    17 => Recover { gone, alone },
 });
 codec_enum!(LayoutChange, "layout change" {
     1 => TakeIn { disks },
@@ -215,7 +219,29 @@ impl Decode for ClusterMap {
     }
 }
 
+codec_struct!(LogPlace { term, index });
+codec_struct!(ReplicaReport { group, term, last, committed, applied, voters, voters_outgoing, members_open, newest });
+codec_struct!(KnownCluster { epoch, nodes, groups });
+codec_struct!(KnownNode { node, replica, address });
+codec_struct!(CopyReport { place, taken, known });
+codec_struct!(NodeReport { cluster, incarnation, node, replica, replicas, known, copy });
+codec_enum!(Fate, "fate of a group" {
+    1 => Whole {},
+    2 => Alone { node, last, newest },
+    3 => Founded { node, copied, epoch, taken },
+    4 => Lost {},
+});
+codec_struct!(NodeSteps { node, expected, steps });
+codec_enum!(Step, "step of a recovery" {
+    1 => Alone { group, after },
+    2 => Forget { group },
+    3 => Found { copied, at },
+});
+codec_struct!(RecoveryPlan { cluster, before, incarnation, txn, time, gone, fates, nodes });
+
 codec_versioned!(VERSION {
+    NodeReport, "a report of a stopped node";
+    RecoveryPlan, "a recovery plan";
     ClusterMap, "a cluster map";
     Bucket, "a bucket";
     BucketRow, "a bucket row";

@@ -5,6 +5,7 @@
 //! - [`system`]: what the system group can be asked; [`apply`]: its state machine, command in, changes out; `founding`: the
 //!   first map; [`state`]: all of it in memory.
 //! - [`layout`]: what operators change, as a function from map to map.
+//! - [`recovery`]: who goes on when majorities are gone for ever.
 //! - [`voters`]: which nodes should hold the replicas of the metadata groups.
 //! - [`assign`]: the sticky minimum-movement ring builder; [`topology`]: caps and fair shares; [`write_plan`]: where a new
 //!   chunk goes; [`plan`]: what a change would move; [`profile`]: which k+m a topology can bear.
@@ -20,6 +21,7 @@ pub mod limits;
 mod mix;
 pub mod plan;
 pub mod profile;
+pub mod recovery;
 pub mod state;
 pub mod system;
 pub mod topology;

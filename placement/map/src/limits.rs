@@ -38,6 +38,16 @@ pub const BOOTS_MAX: usize = 64;
 /// Voters of a Raft group.
 pub const VOTERS_MAX: usize = 3;
 
+/// What a recovered cluster skips of epochs, replica ids and log places: far more than the majority that was lost can have given
+/// out since the replica or copy was written that the cluster goes on with.
+pub const NUMBERS_SKIPPED: u64 = 1 << 20;
+
+/// The same for layouts, which people type.
+pub const LAYOUTS_SKIPPED: u64 = 1000;
+
+/// Groups that one recovery names: all there may be.
+pub const RECOVERY_GROUPS_MAX: usize = GROUPS_MAX as usize + 1;
+
 /// Text fields of commands: addresses, regions, owners. DNS names end at 253 bytes.
 pub const TEXT_BYTES_MAX: usize = 300;
 

@@ -106,6 +106,12 @@ pub enum SystemChange {
         boot: Boot,
         known: Vec<Boot>,
     },
+    /// The first entry of a new incarnation, put into the log while every node was stopped; see [`crate::recovery`]. Nodes that
+    /// are gone for ever are removed with their disks, and each of these groups has but one voter.
+    Recover {
+        gone: Vec<NodeId>,
+        alone: Vec<(GroupId, NodeId)>,
+    },
 }
 
 /// What an operator may change about the layout; see [`crate::layout`].

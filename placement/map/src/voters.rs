@@ -30,7 +30,8 @@ pub fn next_change(map: &ClusterMap) -> Option<VoterChange> {
     })
 }
 
-fn improved(map: &ClusterMap, voters: &[NodeId]) -> Option<Vec<NodeId>> {
+/// The voters that a group should have instead of these, one step away; `None` when these are fine.
+pub(crate) fn improved(map: &ClusterMap, voters: &[NodeId]) -> Option<Vec<NodeId>> {
     let leaving = voters.iter().position(|node| !keeps_replicas(map, *node));
     if leaving.is_none() && voters.len() >= VOTERS_MAX {
         return None;
