@@ -97,10 +97,6 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    pub fn peer(&self) -> PeerIdentity {
-        self.peer
-    }
-
     fn ask_again(&mut self) -> io::Result<()> {
         let edition = self.admission.inner.edition.load(Ordering::Acquire);
         if edition != self.edition {

@@ -10,12 +10,14 @@ use tower::service_fn;
 use crate::admission::Side;
 use crate::identity::{Identity, PeerIdentity, Security, read_subject};
 use crate::limits;
+use crate::lineage::Lineage;
 
 /// Makes channels. Cheap to clone.
 #[derive(Clone)]
 pub struct Channels {
     env: Env,
     security: Security,
+    lineage: Lineage,
 }
 
 /// Two connections to one peer, made when first used and again after each loss: small calls never queue behind bulk data.
@@ -28,8 +30,8 @@ pub struct Peer {
 }
 
 impl Channels {
-    pub fn new(env: Env, security: Security) -> Self {
-        Self { env, security }
+    pub fn new(env: Env, security: Security, lineage: Lineage) -> Self {
+        Self { env, security, lineage }
     }
 
     /// Channels to `host:port`. Nothing is connected yet; an unreachable peer shows in the calls. When it is known which node
@@ -67,7 +69,7 @@ impl Channels {
     pub(crate) async fn connect(&self, address: &str, expected: Option<NodeId>) -> io::Result<BoxStream> {
         let stream = self.env.net.connect(address).await?;
         let identity = match &self.security {
-            Security::Plaintext => return Ok(stream),
+            Security::Plaintext => return self.lineage.greet(stream).await,
             Security::Mutual(identity) => identity,
         };
         let stream = identity.connector().connect(Identity::server_name(), stream).await?;
@@ -77,6 +79,7 @@ impl Channels {
             let why = format!("{address} is not node {expected} any more, but {peer:?}");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
-        Ok(Box::new(identity.admission().guard(Box::new(stream), peer, Side::Client)))
+        // The guard is below the greeting: a refusal by the server is the first thing that is read.
+        self.lineage.greet(Box::new(identity.admission().guard(Box::new(stream), peer, Side::Client))).await
     }
 }

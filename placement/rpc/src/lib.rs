@@ -6,6 +6,7 @@
 //!
 //! - `secret.rs`, `identity.rs`: the secret, the authority, certificates.
 //! - `admission.rs`, `verify.rs`: removed nodes are refused, by both ends.
+//! - `lineage.rs`: nobody of another incarnation of the cluster is spoken to.
 //! - `channel.rs`: client side: [`Channels`] to a peer by address.
 //! - `server.rs`: [`serve`], the accept loop that a bad peer cannot stop.
 //! - `limits.rs`: windows, sizes and deadlines, with the measurements behind them.
@@ -14,6 +15,7 @@ mod admission;
 mod channel;
 mod identity;
 pub mod limits;
+mod lineage;
 mod secret;
 mod server;
 mod verify;
@@ -24,5 +26,6 @@ mod tests;
 pub use admission::Admission;
 pub use channel::{Channels, Peer};
 pub use identity::{Identity, IdentityError, PeerIdentity, Security, Subject};
+pub use lineage::Lineage;
 pub use secret::{ClusterSecret, InvalidSecret};
 pub use server::serve;

@@ -28,3 +28,6 @@ pub const HANDSHAKES_MAX: usize = 64;
 
 /// Streams of one connection under way at once.
 pub const STREAMS_MAX: u32 = 4096;
+
+/// Clusters of which a process that belongs to none remembers the incarnation. One secret is for one cluster.
+pub const CLUSTERS_HEARD_MAX: usize = 16;

@@ -15,9 +15,10 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
-use crate::admission::{Admission, Guarded, Side};
+use crate::admission::Side;
 use crate::identity::{PeerIdentity, Security, read_subject};
 use crate::limits;
+use crate::lineage::Lineage;
 
 /// Serves `routes` on a listener until `shutdown` resolves, then lets the calls under way end.
 ///
@@ -27,11 +28,12 @@ pub async fn serve(
     env: Env,
     listener: Box<dyn Listener>,
     security: Security,
+    lineage: Lineage,
     routes: Routes,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
     let (sender, accepted) = mpsc::channel(limits::HANDSHAKES_MAX);
-    let accepting = env.spawn("internal-accept", accept_loop(env.clone(), listener, security, sender));
+    let accepting = env.spawn("internal-accept", accept_loop(env.clone(), listener, (security, lineage), sender));
     let served = Server::builder()
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
@@ -49,7 +51,7 @@ pub async fn serve(
 async fn accept_loop(
     env: Env,
     mut listener: Box<dyn Listener>,
-    security: Security,
+    (security, lineage): (Security, Lineage),
     accepted: mpsc::Sender<io::Result<Connection>>,
 ) {
     let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
@@ -64,12 +66,13 @@ async fn accept_loop(
                 continue;
             }
         };
-        let (security, accepted, handshake_env) = (security.clone(), accepted.clone(), env.clone());
+        let (security, lineage) = (security.clone(), lineage.clone());
+        let (accepted, handshake_env) = (accepted.clone(), env.clone());
         env.spawn("internal-handshake", async move {
             let _permit = permit;
-            match handshake_env.timeout(limits::HANDSHAKE_DEADLINE, handshake(&security, stream)).await {
-                Ok(Ok(stream)) => {
-                    let _ = accepted.send(Ok(Connection { stream })).await;
+            match handshake_env.timeout(limits::HANDSHAKE_DEADLINE, handshake(&security, &lineage, stream)).await {
+                Ok(Ok(connection)) => {
+                    let _ = accepted.send(Ok(connection)).await;
                 }
                 Ok(Err(error)) => tracing::warn!(%error, peer = %address, "refused a connection on the internal port"),
                 Err(_) => tracing::warn!(peer = %address, "a connection on the internal port did not finish its handshake"),
@@ -79,30 +82,32 @@ async fn accept_loop(
     }
 }
 
-pub(crate) async fn handshake(security: &Security, stream: BoxStream) -> io::Result<Guarded> {
+pub(crate) async fn handshake(security: &Security, lineage: &Lineage, stream: BoxStream) -> io::Result<Connection> {
     match security {
-        Security::Plaintext => Ok(Admission::default().guard(stream, PeerIdentity::Unproven, Side::Server)),
+        Security::Plaintext => Ok(Connection { stream: lineage.greet(stream).await?, peer: PeerIdentity::Unproven }),
         Security::Mutual(identity) => {
             let stream = identity.acceptor().accept(stream).await?;
             let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let peer = certificate
                 .and_then(read_subject)
                 .ok_or_else(|| io::Error::new(io::ErrorKind::PermissionDenied, "the certificate names no node or gateway"))?;
-            Ok(identity.admission().guard(Box::new(stream), peer, Side::Server))
+            let stream = Box::new(identity.admission().guard(Box::new(stream), peer, Side::Server));
+            Ok(Connection { stream: lineage.greet(stream).await?, peer })
         }
     }
 }
 
 /// An accepted connection that knows its peer.
-struct Connection {
-    stream: Guarded,
+pub(crate) struct Connection {
+    stream: BoxStream,
+    peer: PeerIdentity,
 }
 
 impl Connected for Connection {
     type ConnectInfo = PeerIdentity;
 
     fn connect_info(&self) -> PeerIdentity {
-        self.stream.peer()
+        self.peer
     }
 }
 
