@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use placement_map::ClusterMap;
 use placement_map::bucket::Bucket;
 use placement_map::system::{SystemCommand, SystemOutcome};
-use placement_proto::api::{Heartbeat, MapWatch, PlacementApi, PlacementError};
+use placement_proto::api::{Heartbeat, MapWatch, PlacementApi, PlacementError, SystemCopy};
 use placement_proto::limits::MAP_POLL_DEADLINE;
 use placement_types::{BucketName, ClusterId, Env, Epoch, GroupId, NodeId, TaskHandle};
 use tokio::sync::watch;
@@ -270,6 +270,13 @@ impl PlacementApi for PlacementClient {
             }
         }
         Err(failure)
+    }
+
+    async fn system_copy(&self) -> Result<SystemCopy, PlacementError> {
+        let read = self.call(Effect::Nothing, |node: Arc<dyn PlacementApi>| -> BoxFuture<'static, _> {
+            Box::pin(async move { node.system_copy().await })
+        });
+        read.await.map_err(harmless)
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<(), PlacementError> {

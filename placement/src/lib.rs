@@ -8,12 +8,15 @@
 //! 3. [`machine`]: the system group's state machine on consensus; [`service`]: its face; [`steward`]: what its leader does
 //!    unasked, deciding with [`detector`].
 //! 4. [`bootstrap`]: the founder makes the map, every node registers; [`reporter`]: heartbeats from then on.
-//! 5. [`client`]: the system group from anywhere, whoever leads it; it also keeps a process's map fresh.
+//! 5. [`backup`]: every node keeps copies of the group's state; [`life`]: which incarnation of the cluster it belongs to.
+//! 6. [`client`]: the system group from anywhere, whoever leads it; it also keeps a process's map fresh.
 
+pub mod backup;
 pub mod bootstrap;
 pub mod client;
 pub mod detector;
 pub mod identity;
+pub mod life;
 pub mod limits;
 pub mod machine;
 pub mod meeting;

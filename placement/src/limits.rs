@@ -84,3 +84,18 @@ pub const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An identity file: a membership names three nodes, a founding record up to 256 with all their disks.
 pub const IDENTITY_BYTES_MAX: u64 = 4 << 20;
+
+/// How often a node takes a copy of the system group's state, when nothing calls for one earlier.
+pub const COPY_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// After the layout has changed, copies are taken within this and twice this: further changes may follow at once.
+pub const COPY_SETTLE: Duration = Duration::from_secs(5);
+
+/// How soon a copy is asked for again that could not be had, at least.
+pub const COPY_RETRY: Duration = Duration::from_secs(60);
+
+/// Copies kept on a node: the newest may be damaged.
+pub const COPIES_KEPT: usize = 3;
+
+/// The largest copy: what comes in one message, and its frame.
+pub const COPY_BYTES_MAX: u64 = 40 << 20;

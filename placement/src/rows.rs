@@ -9,6 +9,7 @@
 //! | `order/` u64 | the transaction (16 bytes) that was applied as the so-many-th |
 //! | `counters` | version u16, transactions applied u64, buckets u64 |
 
+use bytes::Bytes;
 use placement_map::ClusterMap;
 use placement_map::system::{BucketRow, SystemOutcome};
 use placement_types::codec::{Decode, DecodeError, Encode};
@@ -16,7 +17,7 @@ use placement_types::{BucketName, ClusterId, Epoch, TxnId, codec_struct, codec_v
 use storage_node_kv::{KvError, KvRead, Overlay, Step};
 
 const VERSION: u16 = 1;
-const MAP: &[u8] = b"map";
+pub(crate) const MAP: &[u8] = b"map";
 const EPOCH: &[u8] = b"epoch";
 const COUNTERS: &[u8] = b"counters";
 const BUCKETS: &str = "bucket/";
@@ -113,6 +114,23 @@ pub(crate) fn put_bucket(state: &mut Overlay<'_>, row: &BucketRow) {
 
 pub(crate) fn remove_bucket(state: &mut Overlay<'_>, name: &BucketName) {
     state.delete(bucket_key(name));
+}
+
+/// Every row but the outcomes of transactions, in key order.
+pub(crate) fn copy(rows: &dyn KvRead) -> Result<Vec<(Bytes, Bytes)>, KvError> {
+    let mut copied = Vec::new();
+    rows.scan(b"", b"", &mut |key, value| {
+        // '0' is the byte after '/'.
+        if key.starts_with(b"order/") {
+            return Step::Seek(b"order0".to_vec());
+        }
+        if key.starts_with(b"txn/") {
+            return Step::Seek(b"txn0".to_vec());
+        }
+        copied.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        Step::Next
+    })?;
+    Ok(copied)
 }
 
 fn txn_key(txn: TxnId) -> Vec<u8> {

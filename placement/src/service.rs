@@ -12,14 +12,15 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use placement_map::ClusterMap;
 use placement_map::bucket::Bucket;
+use placement_map::recovery::LogPlace;
 use placement_map::system::{SystemChange, SystemCommand, SystemOutcome};
-use placement_proto::api::{Heartbeat, MapWatch, PlacementApi, PlacementError};
+use placement_proto::api::{Heartbeat, MapWatch, PlacementApi, PlacementError, SystemCopy};
 use placement_proto::limits::{CLAIM_SILENCE, MAP_POLL};
 use placement_proto::meeting::Membership;
 use placement_proto::tenure::Tenure;
 use placement_types::{Boot, BucketName, Env, Epoch, GroupId, NodeId, ReplicaId, Term};
 use storage_node_consensus::{Consensus, Leadership, ProposeError, ReadError};
-use storage_node_kv::KvRead;
+use storage_node_kv::{KvError, KvRead};
 
 use crate::detector::Heard;
 use crate::limits::PROPOSE_DEADLINE;
@@ -168,6 +169,19 @@ impl PlacementApi for PlacementService {
         }
         let newest = maps.borrow().clone();
         newest.ok_or(PlacementError::NotFormed)
+    }
+
+    async fn system_copy(&self) -> Result<SystemCopy, PlacementError> {
+        let unavailable = |why: String| PlacementError::Unavailable { why };
+        let cluster = self.maps().borrow().as_ref().map(|map| map.cluster).ok_or(PlacementError::NotFormed)?;
+        let consensus = self.consensus.clone();
+        let copied = self.env.run_blocking(move || {
+            consensus.read_state_at(GroupId::SYSTEM, |at, state| {
+                let place = LogPlace { term: at.term, index: at.index };
+                Ok::<_, KvError>(SystemCopy { cluster, place, rows: rows::copy(state)? })
+            })
+        });
+        copied.await.map_err(|error| unavailable(error.to_string()))?.map_err(|error| unavailable(error.to_string()))
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<(), PlacementError> {

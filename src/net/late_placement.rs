@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use placement_map::ClusterMap;
 use placement_map::bucket::Bucket;
 use placement_map::system::{SystemCommand, SystemOutcome};
-use placement_proto::api::{Heartbeat, PlacementApi, PlacementError};
+use placement_proto::api::{Heartbeat, PlacementApi, PlacementError, SystemCopy};
 use placement_proto::meeting::{Hello, MeetingApi, MeetingError, Pledge, PledgeReply};
 use placement_types::{BucketName, Epoch};
 
@@ -42,6 +42,10 @@ impl PlacementApi for LatePlacement {
 
     async fn newer_map(&self, known: Epoch) -> Result<Arc<ClusterMap>, PlacementError> {
         self.service()?.newer_map(known).await
+    }
+
+    async fn system_copy(&self) -> Result<SystemCopy, PlacementError> {
+        self.service()?.system_copy().await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<(), PlacementError> {

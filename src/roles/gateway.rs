@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use gateway::admin::AdminServer;
 use placement::PlacementClient;
 use placement_proto::api::MapWatch;
-use placement_rpc::{Channels, Identity, Security, Subject};
+use placement_rpc::{Channels, Identity, Lineage, Security, Subject};
 use placement_types::{Env, TaskHandle};
 
 use super::front::{Backend, Front, S3Listener};
@@ -35,7 +35,7 @@ impl GatewayRole {
             bail!("name the storage nodes with --peers HOST:PORT,HOST:PORT,...");
         }
         let security = Security::Mutual(Identity::derive(&secret, Subject::Gateway)?);
-        let peers = Arc::new(Peers::new(env.clone(), Channels::new(env.clone(), security)));
+        let peers = Arc::new(Peers::new(env.clone(), Channels::new(env.clone(), security, Lineage::default())));
         // A gateway holds no replica, so no address is its own.
         let connect = placement_connect(String::new(), LatePlacement::new(Arc::default()), Some(peers.clone()));
         let client = PlacementClient::new(env.clone(), connect, settings.peers.clone(), None);

@@ -15,3 +15,4 @@ mod storage;
 pub use gateway::GatewayRole;
 pub use node::NodeRole;
 pub use server::ServerRole;
+pub use storage::rocks;

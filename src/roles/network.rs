@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use placement_proto::tenure::Loss;
-use placement_rpc::{Admission, Channels, ClusterSecret, Identity, Security, Subject, serve};
+use placement_rpc::{Admission, Channels, ClusterSecret, Identity, Lineage, Security, Subject, serve};
 use placement_types::{Env, Listener, NodeId, TaskHandle};
 use tokio::sync::oneshot;
 use tonic::service::Routes;
 
-use super::storage::{Candidate, Seeker};
+use super::storage::{Candidate, Seeker, superseded};
 use crate::config::Settings;
 use crate::net::Peers;
 
@@ -28,6 +28,7 @@ pub struct InternalPort {
     address: String,
     node: NodeId,
     admission: Admission,
+    lineage: Lineage,
     stop: oneshot::Sender<()>,
     task: TaskHandle,
 }
@@ -61,7 +62,8 @@ impl Network {
         let identity = Identity::derive(&secret, Subject::Node(node))?;
         let admission = identity.admission().clone();
         let security = Security::Mutual(identity);
-        let peers = Arc::new(Peers::new(env.clone(), Channels::new(env.clone(), security.clone())));
+        let lineage = candidate.lineage();
+        let peers = Arc::new(Peers::new(env.clone(), Channels::new(env.clone(), security.clone(), lineage.clone())));
         let seeker = candidate.with_peers(Some(peers))?;
 
         let mut routes = Routes::builder();
@@ -69,16 +71,16 @@ impl Network {
             .add_service(placement_proto::serve::service(seeker.meeting.clone(), seeker.placement.clone()))
             .add_service(storage_node_proto::serve::service(env.clone(), seeker.served.clone()));
         let (stop, stopped) = oneshot::channel::<()>();
-        let (serve_env, routes) = (env.clone(), routes.routes());
+        let (serve_env, routes, served_as) = (env.clone(), routes.routes(), lineage.clone());
         let task = env.spawn("internal-port", async move {
             let shutdown = async {
                 let _ = stopped.await;
             };
-            if let Err(error) = serve(serve_env, listener, security, routes, shutdown).await {
+            if let Err(error) = serve(serve_env, listener, security, served_as, routes, shutdown).await {
                 tracing::error!(%error, "the internal port closed");
             }
         });
-        Ok((seeker, InternalPort { address, node, admission, stop, task }))
+        Ok((seeker, InternalPort { address, node, admission, lineage, stop, task }))
     }
 }
 
@@ -87,14 +89,16 @@ impl InternalPort {
         &self.address
     }
 
-    /// Waits for what needs the peers. A removed node is refused at every door, so that nothing would ever come of waiting at them.
+    /// Waits for what needs the peers. A removed node, or one of an earlier incarnation, is refused at every door, so that nothing
+    /// would ever come of waiting at them.
     ///
     /// # Errors
-    /// What the waiting ended with, or that the node was removed.
+    /// What the waiting ended with, or that the node has no place in the cluster.
     pub async fn admit<T>(&self, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         tokio::select! {
             started = start => started,
             reason = self.expelled() => bail!(reason),
+            by = self.lineage.superseded() => bail!(superseded(self.lineage.own(), by)),
         }
     }
 

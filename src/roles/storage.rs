@@ -1,11 +1,14 @@
 //! The storage side of a process: its place in a cluster, its disks, its replicas, and what keeps them in step.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use parking_lot::Mutex;
+use placement::backup::Keeper;
 use placement::bootstrap::{Asked, Claim, Shape, ask_for_claim, form, join, make_claim, register};
+use placement::life::{self, Life, Stage};
 use placement::reporter::{self, DiskReport};
 use placement::{IdentityFile, Meeting, PlacementClient, PlacementService, SystemMachine, steward};
 use placement_map::ClusterMap;
@@ -13,7 +16,8 @@ use placement_map::system::{NewDisk, NewNode};
 use placement_proto::api::{MapWatch, PlacementApi};
 use placement_proto::meeting::Membership;
 use placement_proto::tenure::Tenure;
-use placement_types::{Env, GroupId, NodeId, Profile, ReplicaId, TaskHandle, ZoneName};
+use placement_rpc::Lineage;
+use placement_types::{ClusterId, Env, GroupId, Incarnation, NodeId, Profile, ReplicaId, TaskHandle, ZoneName};
 use storage_node::{KvOpeners, Limits, NodeParts, StorageNode};
 use storage_node_consensus::{Health, state_prefix};
 use storage_node_kv::Kv;
@@ -46,6 +50,7 @@ pub struct Candidate {
     dirs: DataDirs,
     identity: IdentityFile,
     tenure: Tenure,
+    lineage: Lineage,
     me: NewNode,
 }
 
@@ -67,6 +72,7 @@ pub struct Storage {
     pub nodes: Arc<Directory>,
     tenure: Tenure,
     node: StorageNode,
+    lineage: Lineage,
     tasks: Vec<TaskHandle>,
 }
 
@@ -88,17 +94,23 @@ impl Candidate {
             .with_context(|| format!("{} cannot be used", dirs.node_dir().display()))?;
         if parts.moved { identity.accept_place().await } else { identity.guard_place().await }?;
         let tenure = Tenure::new(identity.node(), identity.begin_run().await?);
+        let lineage = lineage_of(&parts.env, dirs.node_dir(), identity.current().membership.as_ref()).await?;
         let me = NewNode {
             node: identity.node(),
             address: parts.address.clone(),
             zone: parts.zone.clone(),
             disks: capacities.into_iter().map(|(disk, capacity_bytes)| NewDisk { disk, capacity_bytes }).collect(),
         };
-        Ok(Self { parts, dirs, identity, tenure, me })
+        Ok(Self { parts, dirs, identity, tenure, lineage, me })
     }
 
     pub fn node(&self) -> NodeId {
         self.me.node
+    }
+
+    /// Which incarnation of its cluster the node belongs to.
+    pub fn lineage(&self) -> Lineage {
+        self.lineage.clone()
     }
 
     /// Gives the candidate its way to peers; `None` in an embedded server, which has none.
@@ -120,7 +132,7 @@ impl Seeker {
     /// What needs an operator: a peer of another cluster, a disk or log that cannot be used.
     pub async fn start(self) -> anyhow::Result<Storage> {
         let Self { candidate, peers, meeting, served, placement } = self;
-        let Candidate { parts, mut dirs, identity, tenure, me } = candidate;
+        let Candidate { parts, mut dirs, identity, tenure, lineage, me } = candidate;
         let env = parts.env.clone();
         let local = LatePlacement::new(placement.clone());
         let connect = placement_connect(parts.address.clone(), local, peers.clone());
@@ -136,10 +148,14 @@ impl Seeker {
             let following = asked.follow();
             let replica = join(&env, &asked, me.clone()).await.context("cannot join the cluster")?;
             drop(following);
+            enter_life(&env, dirs.node_dir(), found.cluster, &lineage).await?;
             identity.become_member(Membership { replica, ..found }).await?;
         }
         let met = meeting.run().await.context("cannot find a cluster")?;
         let Membership { cluster, replica, system_group } = met.membership.clone();
+        if !lineage.is_member() {
+            lineage.settle(cluster, Incarnation::FIRST);
+        }
 
         let alone = seeds == [me.address.clone()];
         let client = PlacementClient::new(env.clone(), connect, seeds, Some(cluster));
@@ -158,7 +174,7 @@ impl Seeker {
             transport.learn(ReplicaId(number), founder.node, &founder.address);
         }
 
-        let state_dir = dirs.node_dir().to_owned();
+        let (state_dir, copies_dir) = (dirs.node_dir().to_owned(), dirs.node_dir().to_owned());
         let log_dir = state_dir.join("log");
         identity.guard_log(&log_dir).await?;
         let (state, system_machine) = open_state(&env, &parts.kv, &state_dir).await?;
@@ -193,7 +209,9 @@ impl Seeker {
             membership: met.membership.clone(),
             placement,
         };
-        if system_group.iter().any(|(member, _)| *member == me.node) {
+        // Whoever belongs to a later incarnation has a replica already, or waits to be brought in.
+        let is_first = lineage.own() == Incarnation::FIRST;
+        if is_first && system_group.iter().any(|(member, _)| *member == me.node) {
             let voters = system_group.iter().map(|(_, replica)| *replica).collect();
             node.consensus().create_group(GroupId::SYSTEM, voters).await.context("cannot create the system group")?;
         }
@@ -217,7 +235,17 @@ impl Seeker {
         register(&env, &client, me.clone()).await?;
         wait_for_node(maps.clone(), me.node).await;
         tasks.extend(start_heartbeats(&env, &node, &client, tenure.clone()));
-        Ok(Storage { id: me.node, maps, client: Arc::new(client), nodes, tenure, node, tasks })
+        let noted = node.clone();
+        let keeper = Keeper {
+            env: env.clone(),
+            node_dir: copies_dir,
+            incarnation: lineage.own(),
+            placement: Arc::new(client.clone()),
+            maps: maps.clone(),
+            taken: Arc::new(move |taken| noted.note_system_copy(taken)),
+        };
+        tasks.push(keeper.start());
+        Ok(Storage { id: me.node, maps, client: Arc::new(client), nodes, tenure, node, lineage, tasks })
     }
 }
 
@@ -255,13 +283,15 @@ impl SystemReplica {
 
 impl Storage {
     /// Resolves, with what to do about it, when the process should end: this node's replicas of metadata cannot go on (only a
-    /// start anew reads what the disk really holds, and until it the other replicas do the work), or it is the node no more.
+    /// start anew reads what the disk really holds, and until it the other replicas do the work), it is the node no more, or the
+    /// cluster was recovered without it.
     pub async fn failed(&self) -> String {
         tokio::select! {
             reason = self.metadata_failed() => {
                 format!("metadata can be served no more, check the disk that holds it, then start again: {reason}")
             }
             loss = self.tenure.lost() => loss.to_string(),
+            by = self.lineage.superseded() => superseded(self.lineage.own(), by),
         }
     }
 
@@ -284,6 +314,44 @@ impl Storage {
     }
 }
 
+/// What an operator has to know when a node of the past comes back.
+pub fn superseded(own: Incarnation, by: Incarnation) -> String {
+    format!(
+        "the cluster was recovered from the loss of its nodes and goes on as incarnation {by}, this node is of {own}. If that \
+         recovery's plan kept this node, apply it here (dozo admin recover apply); if not, empty its data directories and start \
+         it with --join, as a new node"
+    )
+}
+
+/// A member is of the incarnation that is written down, or of the first.
+async fn lineage_of(env: &Env, node_dir: &Path, membership: Option<&Membership>) -> anyhow::Result<Lineage> {
+    let Some(Membership { cluster, .. }) = membership else { return Ok(Lineage::default()) };
+    let (inside, dir) = (env.clone(), node_dir.to_owned());
+    match env.run_blocking(move || life::read(&inside, &dir)).await? {
+        Some(Life { stage: Stage::Rewriting, .. }) => bail!(
+            "a recovery of this node was begun and not finished: run dozo admin recover apply once more, with the same plan"
+        ),
+        Some(life) if life.cluster != *cluster => bail!("{} holds the incarnation of another cluster", node_dir.display()),
+        Some(life) => Ok(Lineage::member(*cluster, life.incarnation)),
+        None => Ok(Lineage::member(*cluster, Incarnation::FIRST)),
+    }
+}
+
+/// Becomes a member of the incarnation that was heard of, and writes it down unless it is the first.
+async fn enter_life(env: &Env, node_dir: &Path, cluster: ClusterId, lineage: &Lineage) -> anyhow::Result<()> {
+    let incarnation = match lineage.heard_of(cluster) {
+        Incarnation::UNKNOWN => Incarnation::FIRST,
+        heard => heard,
+    };
+    if incarnation != Incarnation::FIRST {
+        let life = Life { cluster, incarnation, stage: Stage::InEffect };
+        let (inside, dir) = (env.clone(), node_dir.to_owned());
+        env.run_blocking(move || life::write(&inside, &dir, &life)).await?;
+    }
+    lineage.settle(cluster, incarnation);
+    Ok(())
+}
+
 /// Block caches of production: they bound the process's memory together with the streams' windows.
 const INDEX_CACHE_BYTES: usize = 32 << 20;
 const STATE_CACHE_BYTES: usize = 64 << 20;
@@ -298,7 +366,7 @@ fn groups_of(nodes: usize) -> u32 {
     u32::try_from(nodes).map_or(256, |nodes| if nodes <= 4 { 8 } else { (nodes * 4).min(256) })
 }
 
-async fn open_state(env: &Env, kv: &KvOpeners, state_dir: &std::path::Path) -> anyhow::Result<(Arc<dyn Kv>, Arc<SystemMachine>)> {
+async fn open_state(env: &Env, kv: &KvOpeners, state_dir: &Path) -> anyhow::Result<(Arc<dyn Kv>, Arc<SystemMachine>)> {
     let (open, path) = (kv.state.clone(), state_dir.join("state"));
     let shown = path.display().to_string();
     let opened = env.run_blocking(move || {

@@ -111,3 +111,8 @@ pub(crate) fn disk(disk: DiskId, shard_bytes: u64, available_bytes: u64, quarant
     gauge!("dozo_disk_shard_bytes", "disk" => disk.to_string()).set(shard_bytes as f64);
     gauge!("dozo_disk_available_bytes", "disk" => disk.to_string()).set(available_bytes as f64);
 }
+
+/// When this node's newest copy of the system group's state was taken.
+pub(crate) fn system_copied(taken: Timestamp) {
+    gauge!("dozo_system_copy_timestamp_seconds").set(taken.as_seconds() as f64);
+}

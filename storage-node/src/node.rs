@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use placement_map::ClusterMap;
 use placement_proto::api::{Heartbeat, MapWatch};
 use placement_proto::tenure::Tenure;
-use placement_types::{ByteRange, ClusterId, DiskId, Env, GroupId, NodeId, ReplicaId, ShardId, TaskHandle};
+use placement_types::{ByteRange, ClusterId, DiskId, Env, GroupId, NodeId, ReplicaId, ShardId, TaskHandle, Timestamp};
 use storage_node_consensus::{Config, Consensus, Machine, Machines, Transport};
 use storage_node_kv::{Kv, KvError, RocksKv, RocksOptions};
 use storage_node_proto::api::{
@@ -41,7 +41,7 @@ use crate::shard_service::ShardService;
 use crate::survey::Surveys;
 use crate::suspects::Suspects;
 use crate::throttle::Throttle;
-use crate::{gc, groups, maintenance, repair, scrub};
+use crate::{gc, groups, maintenance, metrics, repair, scrub};
 
 /// Opens a key-value store in a directory, making an empty one where there is none.
 pub type KvOpener = IndexOpener;
@@ -103,6 +103,7 @@ struct Inner {
     shards: ShardService,
     duties: Duties,
     surveys: Arc<Surveys>,
+    system_copied: Mutex<Option<Timestamp>>,
     tasks: Mutex<Vec<TaskHandle>>,
 }
 
@@ -158,7 +159,8 @@ impl StorageNode {
         };
         let surveys = Arc::new(Surveys::default());
         let tasks = start_duties(&duties, &disks, &consensus, &surveys, &findings);
-        let inner = Inner { tenure, maps, consensus, kv, disks, meta, shards, duties, surveys, tasks: Mutex::new(tasks) };
+        let (system_copied, tasks) = (Mutex::default(), Mutex::new(tasks));
+        let inner = Inner { tenure, maps, consensus, kv, disks, meta, shards, duties, surveys, system_copied, tasks };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -192,6 +194,12 @@ impl StorageNode {
             beat.dead.extend(mine.map(|disk| disk.id).filter(|disk| self.inner.disks.get(*disk).is_none()));
         }
         beat
+    }
+
+    /// Takes note of when this node's newest copy of the system group's state was taken, for status and metrics.
+    pub fn note_system_copy(&self, taken: Timestamp) {
+        *self.inner.system_copied.lock() = Some(taken);
+        metrics::system_copied(taken);
     }
 
     /// Every group as this replica sees it.
@@ -372,7 +380,8 @@ impl ShardApi for StorageNode {
 #[async_trait]
 impl UpkeepApi for StorageNode {
     async fn upkeep(&self) -> Result<UpkeepReport, ShardError> {
-        Ok(self.inner.surveys.report(&self.inner.duties))
+        let system_copied = *self.inner.system_copied.lock();
+        Ok(UpkeepReport { system_copied, ..self.inner.surveys.report(&self.inner.duties) })
     }
 
     async fn report_damage(&self, report: DamageReport) -> Result<(), ShardError> {

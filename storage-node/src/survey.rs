@@ -278,7 +278,7 @@ impl Surveys {
     pub fn report(&self, duties: &Duties) -> UpkeepReport {
         let (bytes_last_minute, bytes_total) = duties.meter.read(&duties.env);
         let surveys = self.groups.lock().values().map(|surveyed| surveyed.survey.clone()).collect();
-        UpkeepReport { surveys, bytes_last_minute, bytes_total }
+        UpkeepReport { surveys, bytes_last_minute, bytes_total, system_copied: None }
     }
 }
 

@@ -24,7 +24,11 @@ pub async fn status(gw: &Gateway) -> Value {
         .map(|group| group_status(gw, &map, group))
         .buffered(64)
         .collect::<Vec<_>>();
-    let (nodes, groups, upkeep) = futures::join!(nodes, groups, upkeep::gather(gw, &map));
+    let (mut nodes, groups, upkeep) = futures::join!(nodes, groups, upkeep::gather(gw, &map));
+    for (id, node) in map.nodes.keys().zip(&mut nodes) {
+        let age = upkeep.system_copy_age(*id, gw.env.now());
+        node.json["system_copy_age_seconds"] = json!(age.map(|age| age.as_secs()));
+    }
     let sum = |field: fn(&NodeStatus) -> u64| nodes.iter().map(field).sum::<u64>();
     let writable = map.disks.keys().filter(|disk| map.takes_shards(**disk)).count();
     json!({

@@ -1,10 +1,11 @@
 //! `/admin/v1/risk`, and what status says of repair, re-coding and rebalance: the surveys of all groups put together.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use placement_map::ClusterMap;
-use placement_types::{DiskId, GroupId, NodeId, Profile, ZoneName};
+use placement_types::{DiskId, GroupId, NodeId, Profile, Timestamp, ZoneName};
 use serde_json::{Value, json};
 use storage_node_proto::upkeep::{GroupSurvey, Tally, UpkeepReport, Work};
 
@@ -16,20 +17,23 @@ use crate::limits::READY_DEADLINE;
 pub struct Upkeep {
     surveys: BTreeMap<GroupId, GroupSurvey>,
     bytes_last_minute: u64,
+    /// When each node's newest copy of the system group's state was taken.
+    system_copied: BTreeMap<NodeId, Timestamp>,
 }
 
 /// Asks every node; those that do not answer are left out.
 pub async fn gather(gw: &Gateway, map: &ClusterMap) -> Upkeep {
-    let reports: Vec<Option<UpkeepReport>> = stream::iter(map.nodes.keys().copied().collect::<Vec<_>>())
+    let reports: Vec<Option<(NodeId, UpkeepReport)>> = stream::iter(map.nodes.keys().copied().collect::<Vec<_>>())
         .map(|node| async move {
             let api = gw.nodes.node(node)?;
-            gw.env.timeout(READY_DEADLINE, api.upkeep()).await.ok()?.ok()
+            Some((node, gw.env.timeout(READY_DEADLINE, api.upkeep()).await.ok()?.ok()?))
         })
         .buffer_unordered(32)
         .collect()
         .await;
     let mut upkeep = Upkeep::default();
-    for report in reports.into_iter().flatten() {
+    for (node, report) in reports.into_iter().flatten() {
+        upkeep.system_copied.extend(report.system_copied.map(|taken| (node, taken)));
         upkeep.bytes_last_minute += report.bytes_last_minute;
         for survey in report.surveys {
             // A leader that was deposed a moment ago still has its own.
@@ -42,6 +46,11 @@ pub async fn gather(gw: &Gateway, map: &ClusterMap) -> Upkeep {
 }
 
 impl Upkeep {
+    /// How old a node's newest copy of the system group's state is; `None` when it has none, or does not answer.
+    pub fn system_copy_age(&self, node: NodeId, now: Timestamp) -> Option<Duration> {
+        self.system_copied.get(&node).map(|taken| now.since(*taken))
+    }
+
     /// How fast repair, rebalance and re-coding write now; `None` when they do not.
     pub fn bytes_per_second(&self) -> Option<u64> {
         Some(self.bytes_last_minute / 60).filter(|rate| *rate > 0)

@@ -8,7 +8,7 @@ use placement_map::ClusterMap;
 use placement_map::bucket::Bucket;
 use placement_map::state::SystemState;
 use placement_map::system::{SystemCommand, SystemOutcome};
-use placement_proto::api::{Heartbeat, PlacementApi, PlacementError};
+use placement_proto::api::{Heartbeat, PlacementApi, PlacementError, SystemCopy};
 use placement_types::{BucketName, Epoch};
 
 pub struct System {
@@ -41,6 +41,10 @@ impl PlacementApi for System {
 
     async fn newer_map(&self, _: Epoch) -> Result<Arc<ClusterMap>, PlacementError> {
         unreachable!("the gateway is given a watch")
+    }
+
+    async fn system_copy(&self) -> Result<SystemCopy, PlacementError> {
+        unreachable!("a gateway keeps no copy")
     }
 
     async fn heartbeat(&self, _: Heartbeat) -> Result<(), PlacementError> {

@@ -357,6 +357,8 @@ pub(crate) fn recovered(before: &ClusterMap, gone: &[NodeId], alone: &[(GroupId,
     };
     let mut map = before.clone();
     map.nodes.retain(|node, _| !gone.contains(node));
+    // Every process was stopped, and the directories may have seen later runs than the replica or copy this comes from.
+    map.boots.clear();
     map.removed_nodes.extend(gone.iter().filter(|node| before.nodes.contains_key(node)));
     let disks_gone: Vec<_> = before.disks.values().filter(|disk| gone.contains(&disk.node)).map(|disk| disk.id).collect();
     for disk in disks_gone {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use placement_map::ClusterMap;
 use placement_map::bucket::Bucket;
+use placement_map::recovery::LogPlace;
 use placement_map::system::{SystemCommand, SystemOutcome};
-use placement_types::{Boot, BucketName, DiskId, Epoch, NodeId};
+use placement_types::{Boot, BucketName, ClusterId, DiskId, Epoch, NodeId};
 use tokio::sync::watch;
 
 /// The newest map a process knows. `None` until the cluster is formed and found.
@@ -27,8 +29,19 @@ pub trait PlacementApi: Send + Sync {
     /// answers, from what it has applied.
     async fn newer_map(&self, known: Epoch) -> Result<Arc<ClusterMap>, PlacementError>;
 
+    /// A copy of the group's state, by any replica, from what it has applied.
+    async fn system_copy(&self) -> Result<SystemCopy, PlacementError>;
+
     /// A node is alive and its disks are as reported.
     async fn heartbeat(&self, beat: Heartbeat) -> Result<(), PlacementError>;
+}
+
+/// The system group's state after one entry of its log: the rows, in key order, without the outcomes of transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemCopy {
+    pub cluster: ClusterId,
+    pub place: LogPlace,
+    pub rows: Vec<(Bytes, Bytes)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

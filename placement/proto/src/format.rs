@@ -5,12 +5,13 @@
 
 use placement_types::{codec_enum, codec_struct, codec_versioned};
 
-use crate::api::{Heartbeat, PlacementError};
+use crate::api::{Heartbeat, PlacementError, SystemCopy};
 use crate::meeting::{Hello, MeetingError, Membership, Pledge, PledgeReply};
 
 /// The newest version of the byte forms below.
 pub(crate) const VERSION: u16 = 1;
 
+codec_struct!(SystemCopy { cluster, place, rows });
 codec_struct!(Heartbeat { node, boot, full, dead });
 codec_enum!(PlacementError, "placement error" {
     1 => NotLeader { leader },
@@ -61,6 +62,8 @@ mod tests {
         };
         let membership =
             Membership { cluster: ClusterId::from_u128(4), replica: ReplicaId(1), system_group: vec![(node, ReplicaId(1))] };
+        let place = placement_map::recovery::LogPlace { term: 2, index: 9 };
+        check(&SystemCopy { cluster: ClusterId::from_u128(4), place, rows: vec![("map".into(), "bytes".into())] });
         check(&Heartbeat { node, boot: Boot { number: 1, nonce: 2 }, full: vec![disk], dead: vec![] });
         check(&Hello { node: new.clone(), expect: 3, membership: Some(membership.clone()), met: vec![new.clone()] });
         check(&Pledge { founder: node, membership: membership.clone(), nodes: vec![new] });

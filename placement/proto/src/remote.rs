@@ -13,7 +13,7 @@ use placement_types::{BucketName, Env, Epoch};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::api::{Heartbeat, PlacementApi, PlacementError};
+use crate::api::{Heartbeat, PlacementApi, PlacementError, SystemCopy};
 use crate::limits;
 use crate::meeting::{Hello, MeetingApi, MeetingError, Pledge, PledgeReply};
 use crate::wire::generated::placement_client::PlacementClient;
@@ -34,6 +34,7 @@ enum Method {
     Buckets,
     NewerMap,
     Heartbeat,
+    SystemCopy,
     Hello,
     Pledge,
 }
@@ -63,6 +64,7 @@ impl RemotePlacement {
                 Method::Buckets => client.buckets(request).await,
                 Method::NewerMap => client.newer_map(request).await,
                 Method::Heartbeat => client.heartbeat(request).await,
+                Method::SystemCopy => client.system_copy(request).await,
                 Method::Hello => client.hello(request).await,
                 Method::Pledge => client.pledge(request).await,
             }
@@ -119,6 +121,10 @@ impl PlacementApi for RemotePlacement {
 
     async fn newer_map(&self, known: Epoch) -> Result<Arc<ClusterMap>, PlacementError> {
         self.read(Method::NewerMap, known.to_encoded(), limits::MAP_POLL_DEADLINE).await.map(Arc::new)
+    }
+
+    async fn system_copy(&self) -> Result<SystemCopy, PlacementError> {
+        self.read(Method::SystemCopy, Bytes::new(), limits::CALL_DEADLINE).await
     }
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<(), PlacementError> {

@@ -65,6 +65,11 @@ impl Placement for Service {
         Ok(Response::new(to_reply(map.await.map(|map| (*map).clone()))))
     }
 
+    async fn system_copy(&self, _request: Incoming<Request>) -> Result<Response<Reply>, Status> {
+        let copy = async { self.placement()?.system_copy().await };
+        Ok(Response::new(to_reply(copy.await)))
+    }
+
     async fn heartbeat(&self, request: Incoming<Request>) -> Result<Response<Reply>, Status> {
         let beat = async { self.placement()?.heartbeat(decode::<Heartbeat>(request)?).await };
         Ok(Response::new(to_reply(beat.await.map(|()| true))))

@@ -70,6 +70,11 @@ impl PlacementApi for Member {
         self.group.state.lock().map.clone().map(Arc::new).ok_or(PlacementError::NotFormed)
     }
 
+    async fn system_copy(&self) -> Result<SystemCopy, PlacementError> {
+        self.answer().await?;
+        Err(PlacementError::NotFormed)
+    }
+
     async fn heartbeat(&self, _beat: Heartbeat) -> Result<(), PlacementError> {
         self.answer().await
     }

@@ -91,6 +91,10 @@ impl PlacementApi for Remote {
         self.call(|service| Box::pin(async move { service.newer_map(known).await })).await
     }
 
+    async fn system_copy(&self) -> Result<SystemCopy, PlacementError> {
+        self.call(|service| Box::pin(async move { service.system_copy().await })).await
+    }
+
     async fn heartbeat(&self, beat: Heartbeat) -> Result<(), PlacementError> {
         self.call(|service| Box::pin(async move { service.heartbeat(beat).await })).await
     }

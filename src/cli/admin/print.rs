@@ -54,6 +54,7 @@ pub(super) fn print_status(status: &Value) -> anyhow::Result<()> {
             );
         }
     }
+    print_stale_copies(status);
     println!();
     println!("{:<8}{:<36}voters", "group", "leader");
     for group in list(&status["groups"]) {
@@ -92,6 +93,20 @@ fn print_scrub(status: &Value) {
         scrubbing.len(),
         status["scrub_cycle_seconds"].as_u64().map_or("-".to_owned(), duration),
     );
+}
+
+/// A node takes a copy of the cluster's own state every hour; after two, something is wrong.
+const COPY_STALE_SECONDS: u64 = 2 * 3600;
+
+fn print_stale_copies(status: &Value) {
+    for node in list(&status["nodes"]).iter().filter(|node| node["answers"] == Value::Bool(true)) {
+        let stale = match node["system_copy_age_seconds"].as_u64() {
+            Some(age) if age <= COPY_STALE_SECONDS => continue,
+            Some(age) => format!("is {} old", duration(age)),
+            None => "is missing yet".to_owned(),
+        };
+        println!("node {}: its copy of the cluster's own state {stale}", text(&node["id"]));
+    }
 }
 
 /// One line when nothing is owed, else what is, and how long it may take.

@@ -183,7 +183,7 @@ codec_struct!(GroupSurvey {
     without_node,
     without_zone,
 });
-codec_struct!(UpkeepReport { surveys, bytes_last_minute, bytes_total });
+codec_struct!(UpkeepReport { surveys, bytes_last_minute, bytes_total, system_copied });
 codec_struct!(GroupReport { group, leader, term, applied });
 codec_enum!(MetaError, "metadata error" {
     1 => NotLeader { group, leader },

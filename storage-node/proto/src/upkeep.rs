@@ -63,6 +63,8 @@ pub struct UpkeepReport {
     pub bytes_last_minute: u64,
     /// The same since the process started.
     pub bytes_total: u64,
+    /// When the node's newest copy of the system group's state was taken.
+    pub system_copied: Option<Timestamp>,
 }
 
 /// What reading through a disk has come to.

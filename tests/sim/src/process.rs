@@ -9,7 +9,7 @@ use http::Response;
 use http::header::{DATE, HeaderValue};
 use placement::PlacementClient;
 use placement_proto::api::MapWatch;
-use placement_rpc::{Channels, Security, serve};
+use placement_rpc::{Channels, Lineage, Security, serve};
 use placement_types::{Env, Profile, TaskHandle, ZoneName};
 use tonic::service::Routes;
 use tower::util::MapResponseLayer;
@@ -79,7 +79,7 @@ async fn start_node(machine: &Arc<Machine>, plan: ClusterPlan, part: Part) -> an
         kv: machine.stores(),
     };
     let candidate = Candidate::open(parts).await?;
-    let peers = Arc::new(Peers::new(env.clone(), Channels::new(env.clone(), Security::Plaintext)));
+    let peers = Arc::new(Peers::new(env.clone(), Channels::new(env.clone(), Security::Plaintext, Lineage::default())));
     let seeker = candidate.with_peers(Some(peers))?;
     let mut routes = Routes::builder();
     routes
@@ -89,7 +89,7 @@ async fn start_node(machine: &Arc<Machine>, plan: ClusterPlan, part: Part) -> an
     let dated = routes.routes().into_axum_router().layer(MapResponseLayer::new(with_fixed_date));
     let (serve_env, routes) = (env.clone(), Routes::from(dated));
     let port = env.spawn("internal-port", async move {
-        if let Err(error) = serve(serve_env, listener, Security::Plaintext, routes, pending()).await {
+        if let Err(error) = serve(serve_env, listener, Security::Plaintext, Lineage::default(), routes, pending()).await {
             panic!("the internal port closed: {error}");
         }
     });
@@ -115,7 +115,7 @@ pub struct RunningGateway {
 /// Starts a gateway on a machine and returns once there is a cluster.
 pub async fn start_gateway(machine: &Machine, plan: &ClusterPlan) -> RunningGateway {
     let env = machine.boot();
-    let peers = Arc::new(Peers::new(env.clone(), Channels::new(env.clone(), Security::Plaintext)));
+    let peers = Arc::new(Peers::new(env.clone(), Channels::new(env.clone(), Security::Plaintext, Lineage::default())));
     let connect = placement_connect(String::new(), LatePlacement::new(Arc::default()), Some(peers.clone()));
     let client = PlacementClient::new(env.clone(), connect, plan.addresses.clone(), None);
     let (maps, follower) = (client.maps(), client.follow());
