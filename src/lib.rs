@@ -6,4 +6,5 @@ mod client;
 mod config;
 mod credentials;
 mod net;
+mod recover;
 mod roles;

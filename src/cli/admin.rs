@@ -2,6 +2,7 @@
 
 mod layout;
 mod print;
+mod recover;
 mod verify;
 
 use anyhow::{Context, bail};
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use self::layout::LayoutArgs;
 use self::print::{print_applied, print_explained, print_json, print_plan, print_risk, print_status, text};
+use self::recover::RecoverArgs;
 use self::verify::VerifyArgs;
 use super::bench::CredentialArgs;
 use super::units::parse_seconds;
@@ -58,6 +60,8 @@ enum AdminCommand {
     },
     /// Read every shard of a bucket's objects, say what is bad, and sign a summary; fails when anything is bad or unknown
     Verify(VerifyArgs),
+    /// Bring a cluster back that has lost the majority of a metadata group for ever; for stopped nodes, never by itself
+    Recover(RecoverArgs),
     /// Where an object's shards are, why there, and what may be lost before it is unreadable
     Explain {
         /// s3://bucket/key
@@ -67,33 +71,37 @@ enum AdminCommand {
 
 pub fn run(args: AdminArgs, settings: impl FnOnce() -> anyhow::Result<Settings>) -> anyhow::Result<()> {
     let env = placement_env::system();
-    let endpoint = Endpoint::parse(&args.admin_endpoint)?;
-    let (access_key, secret_key) = args.credentials.keys(&env, settings)?;
-    let signer = args.credentials.signer_of(&access_key, &secret_key);
-    let client = S3Client::new(env.clone(), endpoint, signer);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let connect = || {
+        let endpoint = Endpoint::parse(&args.admin_endpoint)?;
+        let keys = args.credentials.keys(&env, settings)?;
+        let signer = args.credentials.signer_of(&keys.0, &keys.1);
+        anyhow::Ok((S3Client::new(env.clone(), endpoint, signer), keys))
+    };
     match &args.command {
+        // Of stopped nodes: there is nobody to ask.
+        AdminCommand::Recover(recover) => runtime.block_on(recover::run(&env, recover, args.json)),
         AdminCommand::Status => {
-            let status = runtime.block_on(ask(&client, "/admin/v1/status", &[]))?;
+            let status = runtime.block_on(ask(&connect()?.0, "/admin/v1/status", &[]))?;
             if args.json { print_json(&status) } else { print_status(&status) }
         }
         AdminCommand::Risk => {
-            let risk = runtime.block_on(ask(&client, "/admin/v1/risk", &[]))?;
+            let risk = runtime.block_on(ask(&connect()?.0, "/admin/v1/risk", &[]))?;
             if args.json { print_json(&risk) } else { print_risk(&risk) }
         }
         AdminCommand::Plan(layout) => {
-            let plan = runtime.block_on(ask(&client, "/admin/v1/layout/plan", &layout.query()))?;
+            let plan = runtime.block_on(ask(&connect()?.0, "/admin/v1/layout/plan", &layout.query()))?;
             if args.json { print_json(&plan) } else { print_plan(&plan, &layout.words()) }
         }
         AdminCommand::Apply(layout) => {
-            let applied = runtime.block_on(send(&client, Method::POST, "/admin/v1/layout/apply", &layout.query()))?;
+            let applied = runtime.block_on(send(&connect()?.0, Method::POST, "/admin/v1/layout/apply", &layout.query()))?;
             if args.json { print_json(&applied) } else { print_applied(&applied) }
         }
         AdminCommand::Set { rebuild_after, scrub_cycle } => {
             let settings = [("rebuild_after_seconds", rebuild_after), ("scrub_cycle_seconds", scrub_cycle)];
             let query: Vec<(&str, String)> =
                 settings.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?.to_string()))).collect();
-            let applied = runtime.block_on(send(&client, Method::POST, "/admin/v1/settings", &query))?;
+            let applied = runtime.block_on(send(&connect()?.0, Method::POST, "/admin/v1/settings", &query))?;
             if args.json {
                 return print_json(&applied);
             }
@@ -101,6 +109,7 @@ pub fn run(args: AdminArgs, settings: impl FnOnce() -> anyhow::Result<Settings>)
             Ok(())
         }
         AdminCommand::Verify(verify) => {
+            let (client, (access_key, secret_key)) = connect()?;
             runtime.block_on(verify::run(verify, &env, &client, (&access_key, &secret_key), args.json))
         }
         AdminCommand::Explain { object } => {
@@ -110,7 +119,7 @@ pub fn run(args: AdminArgs, settings: impl FnOnce() -> anyhow::Result<Settings>)
                 .filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
                 .with_context(|| format!("{object:?} is not s3://bucket/key"))?;
             let query = [("bucket", bucket.to_owned()), ("key", key.to_owned())];
-            let found = runtime.block_on(ask(&client, "/admin/v1/explain", &query))?;
+            let found = runtime.block_on(ask(&connect()?.0, "/admin/v1/explain", &query))?;
             if args.json { print_json(&found) } else { print_explained(&found) }
         }
     }
