@@ -1,9 +1,10 @@
 //! Storage nodes and gateways on loopback.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -188,6 +189,35 @@ impl Cluster {
     /// When it fails: the message has what it said.
     pub fn admin_command(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.client(0).admin(self.admin(0), arguments)
+    }
+
+    /// Runs `dozo` for itself, with no process to ask.
+    ///
+    /// # Errors
+    /// When it fails: the message has what it said.
+    pub fn offline(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        Client::new("http://127.0.0.1:1").dozo(arguments)
+    }
+
+    /// Waits until every metadata group has a leader and so many voters.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`: the message has the last status.
+    pub fn wait_voters(&self, voters: usize, limit: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let status: Value = serde_json::from_str(&self.admin_command(&["--json", "status"])?)?;
+            let groups = status["groups"].as_array().context("status lists groups")?;
+            let whole =
+                |group: &Value| group["voters"].as_array().is_some_and(|list| list.len() == voters) && !group["leader"].is_null();
+            if groups.iter().all(whole) {
+                return Ok(());
+            }
+            if began.elapsed() > limit {
+                bail!("not all groups have {voters} voters after {limit:?}: {groups:#?}\n{}", self.logs());
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
     }
 
     /// Waits until every group was surveyed by the newest map and nothing is left to repair, to code anew or to move.
