@@ -1,7 +1,6 @@
 //! A storage node that is stopped: what it has, and what a plan of recovery makes of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use placement::IdentityFile;

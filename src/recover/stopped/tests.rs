@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use placement::SystemMachine;
@@ -70,10 +71,10 @@ impl Host {
         let kv: Arc<dyn Kv> = Arc::new(self.kv.clone());
         let system = SystemMachine::new(kv.clone(), state_prefix(GroupId::SYSTEM)).unwrap();
         let machine = system.clone();
-        let machines = Arc::new(move |group| -> Arc<dyn Machine> {
+        let machines = Arc::new(move |group: GroupId| -> Arc<dyn Machine> {
             if group == GroupId::SYSTEM { machine.clone() } else { Arc::new(Nothing) }
         });
-        let config = Config::new(ReplicaId(1), "/data/node/log");
+        let config = Config { segment_bytes: 1 << 20, ..Config::new(ReplicaId(1), "/data/node/log") };
         let consensus = Consensus::start(config, self.env.clone(), kv, Arc::new(Nobody), machines).await.unwrap();
         (consensus, system)
     }
@@ -96,7 +97,11 @@ impl Host {
 
     async fn plan(&self) -> RecoveryPlan {
         let report = self.open().await.unwrap().report().unwrap();
-        let drawn = Drawn { incarnation: 9, txn: TxnId::random(&self.env), time: Timestamp::from_millis(8) };
+        let drawn = Drawn {
+            incarnation: self.env.random_u64() as u32 | 1,
+            txn: TxnId::random(&self.env),
+            time: Timestamp::from_millis(8),
+        };
         recovery::plan(&[report], &BTreeSet::from(self.others), drawn).unwrap()
     }
 
@@ -160,7 +165,8 @@ async fn a_plan_that_does_not_fit_the_node_is_refused() {
     host.propose(&consensus, SystemChange::Nothing {}).await;
     consensus.shutdown().await;
     assert!(text(host.open().await.unwrap().apply(&plan)).contains("has been running"));
-    host.open().await.unwrap().apply(&host.plan().await).unwrap();
+    let fresh = host.plan().await;
+    host.open().await.unwrap().apply(&fresh).unwrap();
     assert!(text(host.open().await.unwrap().apply(&plan)).contains("make a new plan"), "two plans were made apart");
 }
 
