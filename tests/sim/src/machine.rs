@@ -30,6 +30,9 @@ const LOG_DIR: &str = "/data/node/log";
 /// What a disk holds that is not full.
 const CAPACITY_BYTES: u64 = 1 << 40;
 
+/// What a process may have to write before it is up.
+const START_BYTES: u64 = 64 << 10;
+
 /// How often a process looks whether its machine is switched on.
 const POWER_LOOK: Duration = Duration::from_millis(100);
 
@@ -189,6 +192,13 @@ impl Machine {
     pub fn fill(&self) {
         let space = self.fs.space(Path::new(DATA_DIR)).expect("the data directory is there");
         self.fs.set_capacity(space.total_bytes - space.available_bytes);
+    }
+
+    /// What an operator has to do before a process starts on a full disk: it has to write down that it runs.
+    pub fn make_room(&self) {
+        // Before the first start there is nothing.
+        let Ok(space) = self.fs.space(Path::new(DATA_DIR)) else { return };
+        self.fs.set_capacity(space.total_bytes + START_BYTES.saturating_sub(space.available_bytes));
     }
 
     /// The disk claims that shards are durable when they are not, until its power goes.
