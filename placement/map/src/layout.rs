@@ -30,7 +30,8 @@ pub fn change(before: &ClusterMap, change: &LayoutChange) -> Result<Option<Clust
                 DiskRole::Joining | DiskRole::InUse => Ok(()),
                 DiskRole::Draining => Err(format!("disk {} is being drained: keep it instead", disk.id)),
             })?;
-            check_bearable(&map, map.profile)?;
+            // More disks make no profile less bearable, but for one: that of a node that was alone and could not be lost at all.
+            // It becomes one that suits several only once there are several.
         }
         LayoutChange::Drain { disks } => {
             set_role(&mut map, disks, DiskRole::Draining, |disk| match disk.role {

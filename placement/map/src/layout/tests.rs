@@ -47,6 +47,20 @@ fn draining_below_the_profile_is_refused() {
 }
 
 #[test]
+fn a_node_alone_takes_others_in_and_then_gets_their_profile() {
+    let mut alone = formed(4, 1, "2+2");
+    alone.profile = "1+0".parse().unwrap();
+    let joining: Vec<DiskId> = (1..4).flat_map(|node| disks_of(&alone, node)).collect();
+    joining.iter().for_each(|disk| alone.disks.get_mut(disk).unwrap().role = DiskRole::Joining);
+    step_ring(&mut alone);
+    let profile = "2+2".parse().unwrap();
+    assert!(change(&alone, &LayoutChange::SetProfile { profile }).is_err(), "one disk cannot bear it");
+    let several = applied(&alone, LayoutChange::TakeIn { disks: joining });
+    let suited = settled(&applied(&several, LayoutChange::SetProfile { profile }));
+    assert!(suited.ring.rows.iter().all(|row| row.len() == 4));
+}
+
+#[test]
 fn a_disk_that_failed_may_be_removed_without_draining() {
     let mut map = formed(5, 1, "2+2");
     let disk = disks_of(&map, 1)[0];
