@@ -91,6 +91,7 @@ impl Machine {
 
     /// The environment of the next process on this machine. To be called inside the simulation.
     pub fn boot(&self) -> Env {
+        self.serving.store(false, Ordering::Relaxed);
         self.dying.store(false, Ordering::Relaxed);
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
         let now = STARTS_AT.plus(turmoil::sim_elapsed().unwrap_or_default());
@@ -188,13 +189,16 @@ impl Machine {
         self.fs.fail_all(DISK_DIR, FaultKind::Sync);
     }
 
-    /// Not one more byte fits.
+    /// Not one more byte fits, but for a process that is still starting: it has to write down that it runs, and ends when it cannot.
     pub fn fill(&self) {
         let space = self.fs.space(Path::new(DATA_DIR)).expect("the data directory is there");
         self.fs.set_capacity(space.total_bytes - space.available_bytes);
+        if !self.is_serving() {
+            self.make_room();
+        }
     }
 
-    /// What an operator has to do before a process starts on a full disk: it has to write down that it runs.
+    /// What an operator has to do before a process starts on a full disk.
     pub fn make_room(&self) {
         // Before the first start there is nothing.
         let Ok(space) = self.fs.space(Path::new(DATA_DIR)) else { return };
