@@ -3,7 +3,7 @@
 //! A node's directory can be copied, and its process can be paused while the copy claims the node. What makes only one of the
 //! two act:
 //! - The system group has one run of each node on record. It registers another one only when the one before was not heard for
-//!   [`limits::CLAIM_SILENCE`], and never one whose directory has not seen it (`SystemChange::Claim`).
+//!   [`CLAIM_SILENCE`], and never one whose directory has not seen it (`SystemChange::Claim`).
 //! - Every process refuses the Raft messages of a run that it knows to be superseded, and says so. A process that hears this
 //!   from anybody, or from the answer to its heartbeat, or from the map, has lost the node for good and ends.
 //! - A process that finds that it did not run for as long as it takes to be replaced acknowledges nothing until the system
