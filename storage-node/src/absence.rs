@@ -11,6 +11,7 @@
 //! again it is rebuilt there. That changes no manifest: the shard that is written is, to the byte and with the transaction it
 //! belongs to, the one the manifest names (I3), and a write whose chunk is gone meanwhile leaves an orphan like any other.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
@@ -130,14 +131,18 @@ pub(crate) struct Found {
 impl Found {
     /// The chunk with what is absent left out: what there is to judge and to read. A disk that lost a shard still has its
     /// place in the manifest, so that no other shard of the chunk may go there.
-    pub fn as_found(&self) -> SurveyedChunk {
+    pub fn as_found(&self) -> Cow<'_, SurveyedChunk> {
+        // As nearly every chunk of a survey is.
+        if self.absent.is_empty() {
+            return Cow::Borrowed(&self.chunk);
+        }
         let mut chunk = self.chunk.clone();
         for index in &self.absent {
             let Some(disk) = chunk.filed.entry.shards[usize::from(*index)].take() else { continue };
             let others = (0..chunk.filed.entry.shards.len()).filter_map(|other| u8::try_from(other).ok());
             chunk.departed.extend(others.filter(|other| other != index).map(|other| (other, disk)));
         }
-        chunk
+        Cow::Owned(chunk)
     }
 }
 
