@@ -111,7 +111,9 @@ impl Cluster {
         let variables = self.variables();
         let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let log = self.dir.path().join(format!("{name}.log"));
-        Process::start_in(dir, arguments, &variables, &log, Duration::from_secs(90))
+        // Relative names are meant from there.
+        let from = ["env".to_owned(), "-C".to_owned(), dir.display().to_string()];
+        Process::start_under(&from, arguments, &variables, &log, Duration::from_secs(90))
     }
 
     fn launch_node(&self, node: usize) -> anyhow::Result<Process> {

@@ -43,21 +43,7 @@ impl Process {
     /// # Errors
     /// When the process ends, or stays silent for `limit`: the message has the end of its log.
     pub fn start(arguments: &[&str], variables: &[(&str, &str)], log: &Path, limit: Duration) -> anyhow::Result<(Self, String)> {
-        Self::start_with(Path::new("."), &[], arguments, variables, log, limit)
-    }
-
-    /// The same in a directory: relative names are meant from there.
-    ///
-    /// # Errors
-    /// As [`Process::start`].
-    pub fn start_in(
-        dir: &Path,
-        arguments: &[&str],
-        variables: &[(&str, &str)],
-        log: &Path,
-        limit: Duration,
-    ) -> anyhow::Result<(Self, String)> {
-        Self::start_with(dir, &[], arguments, variables, log, limit)
+        Self::start_under(&[], arguments, variables, log, limit)
     }
 
     /// The same behind a program that becomes `dozo` in the end, such as `nsenter ...`, so that the pid is its own.
@@ -71,23 +57,11 @@ impl Process {
         log: &Path,
         limit: Duration,
     ) -> anyhow::Result<(Self, String)> {
-        Self::start_with(Path::new("."), wrapper, arguments, variables, log, limit)
-    }
-
-    fn start_with(
-        dir: &Path,
-        wrapper: &[String],
-        arguments: &[&str],
-        variables: &[(&str, &str)],
-        log: &Path,
-        limit: Duration,
-    ) -> anyhow::Result<(Self, String)> {
         let errors = File::options().create(true).append(true).open(log)?;
         let words: Vec<OsString> = wrapper.iter().map(OsString::from).chain([binary().into_os_string()]).collect();
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .args(arguments)
-            .current_dir(dir)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(variables.iter().copied())
