@@ -25,7 +25,7 @@ pub use cluster::Cluster;
 pub use compose::{ComposeCluster, GATEWAYS, NODES};
 pub use process::{Process, binary, free_port};
 pub use server::Server;
-pub use tree::{TreeShape, digest_tree, make_tree};
+pub use tree::{SyncedTree, TreeShape, digest_tree, make_tree};
 
 pub const ACCESS_KEY: &str = "e2eoperator";
 pub const SECRET_KEY: &str = "e2e-secret-key-0123456789";

@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use anyhow::bail;
+use tempfile::TempDir;
+
+use crate::client::Client;
+
 /// How large a tree is.
 #[derive(Debug, Clone, Copy)]
 pub struct TreeShape {
@@ -63,4 +68,47 @@ pub fn digest_tree(dir: &Path) -> std::io::Result<BTreeMap<String, blake3::Hash>
         }
     }
     Ok(found)
+}
+
+/// A tree that was synced into the bucket `tree`, to be compared with what comes back.
+pub struct SyncedTree {
+    source: TempDir,
+    digest: BTreeMap<String, blake3::Hash>,
+}
+
+impl SyncedTree {
+    /// Makes a tree and the bucket, and syncs the one into the other.
+    ///
+    /// # Errors
+    /// When the client fails.
+    pub fn upload(client: &Client, shape: TreeShape) -> anyhow::Result<Self> {
+        let source = tempfile::tempdir()?;
+        make_tree(source.path(), shape)?;
+        let digest = digest_tree(source.path())?;
+        let tree = Self { source, digest };
+        client.aws(&["s3", "mb", "s3://tree"])?;
+        tree.sync_to(client, "s3://tree/")?;
+        Ok(tree)
+    }
+
+    /// Syncs the tree to another place.
+    ///
+    /// # Errors
+    /// When the client fails.
+    pub fn sync_to(&self, client: &Client, target: &str) -> anyhow::Result<String> {
+        client.aws(&["s3", "sync", "--only-show-errors", &self.source.path().display().to_string(), target])
+    }
+
+    /// Syncs the bucket into an empty directory.
+    ///
+    /// # Errors
+    /// When the client fails, or what came back is not the tree.
+    pub fn compare(&self, client: &Client) -> anyhow::Result<()> {
+        let back = tempfile::tempdir()?;
+        client.aws(&["s3", "sync", "--only-show-errors", "s3://tree/", &back.path().display().to_string()])?;
+        if digest_tree(back.path())? != self.digest {
+            bail!("the tree is not identical");
+        }
+        Ok(())
+    }
 }

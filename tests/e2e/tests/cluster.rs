@@ -1,23 +1,16 @@
 //! Four storage nodes and two gateways, as in the compose file, but as processes on loopback.
 #![allow(clippy::disallowed_methods)]
 
-use tests_e2e::{Cluster, TreeShape, Writer, digest_tree, make_tree, race_creators};
+use tests_e2e::{Cluster, SyncedTree, TreeShape, Writer, race_creators};
 
 #[test]
 fn a_cluster_keeps_everything_through_node_and_total_failures() {
     let mut cluster = Cluster::start(4, 2).unwrap();
-    let source = tempfile::tempdir().unwrap();
-    make_tree(source.path(), TreeShape { small_files: 200, large_files: 2, large_bytes: 20 << 20 }).unwrap();
-    let expected = digest_tree(source.path()).unwrap();
-    let text = source.path().display().to_string();
-    cluster.client(0).aws(&["s3", "mb", "s3://tree"]).unwrap();
-    cluster.client(0).aws(&["s3", "sync", "--only-show-errors", &text, "s3://tree/"]).unwrap();
+    let tree =
+        SyncedTree::upload(&cluster.client(0), TreeShape { small_files: 200, large_files: 2, large_bytes: 20 << 20 }).unwrap();
     let compare = |cluster: &Cluster, gateway: usize, when: &str| {
-        let back = tempfile::tempdir().unwrap();
-        let path = back.path().display().to_string();
-        let synced = cluster.client(gateway).aws(&["s3", "sync", "--only-show-errors", "s3://tree/", &path]);
-        assert!(synced.is_ok(), "{when}: {}\n{}", synced.unwrap_err(), cluster.logs());
-        assert!(digest_tree(back.path()).unwrap() == expected, "{when}: the tree is not identical");
+        let compared = tree.compare(&cluster.client(gateway));
+        assert!(compared.is_ok(), "{when}: {}\n{}", compared.unwrap_err(), cluster.logs());
     };
     compare(&cluster, 1, "through the other gateway");
 

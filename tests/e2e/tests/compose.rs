@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use tests_e2e::{ComposeCluster, GATEWAYS, NODES, TreeShape, Writer, digest_tree, make_tree, race_creators};
+use tests_e2e::{ComposeCluster, GATEWAYS, NODES, SyncedTree, TreeShape, Writer, race_creators};
 
 /// How long writes may stop when a node dies or falls silent: 2 to 6 seconds were measured, the rest is for a busy machine.
 const PAUSE_MAX: Duration = Duration::from_secs(20);
@@ -16,20 +16,13 @@ fn a_compose_cluster_keeps_everything_through_the_faults_of_its_containers() {
     for node in NODES {
         assert!(status.contains(&format!("{node}:9100")), "{status}");
     }
-    let source = tempfile::tempdir().unwrap();
-    make_tree(source.path(), TreeShape { small_files: 300, large_files: 3, large_bytes: 20 << 20 }).unwrap();
-    let expected = digest_tree(source.path()).unwrap();
+    let tree =
+        SyncedTree::upload(&cluster.client(0), TreeShape { small_files: 300, large_files: 3, large_bytes: 20 << 20 }).unwrap();
     let compare = |gateway: usize, when: &str| {
-        let back = tempfile::tempdir().unwrap();
-        let path = back.path().display().to_string();
-        let synced = cluster.client(gateway).aws(&["s3", "sync", "--only-show-errors", "s3://tree/", &path]);
-        assert!(synced.is_ok(), "{when}: {}\n{}", synced.unwrap_err(), cluster.logs());
-        assert!(digest_tree(back.path()).unwrap() == expected, "{when}: the tree is not identical");
+        let compared = tree.compare(&cluster.client(gateway));
+        assert!(compared.is_ok(), "{when}: {}\n{}", compared.unwrap_err(), cluster.logs());
     };
-    cluster.client(0).aws(&["s3", "mb", "s3://tree"]).unwrap();
     cluster.client(0).aws(&["s3", "mb", "s3://acked"]).unwrap();
-    let path = source.path().display().to_string();
-    cluster.client(0).aws(&["s3", "sync", "--only-show-errors", &path, "s3://tree/"]).unwrap();
     compare(1, "through the other gateway");
     race_creators(&[cluster.client(0), cluster.client(1)], "acked", "race").unwrap();
 

@@ -3,25 +3,18 @@
 
 use std::time::Duration;
 
-use tests_e2e::{Cluster, TreeShape, digest_tree, make_tree};
+use tests_e2e::{Cluster, SyncedTree, TreeShape};
 
 const SETTLE: Duration = Duration::from_secs(120);
 
 #[test]
 fn a_cluster_grows_heals_and_shrinks_without_losing_a_byte() {
     let mut cluster = Cluster::start(4, 2).unwrap();
-    let source = tempfile::tempdir().unwrap();
-    make_tree(source.path(), TreeShape { small_files: 120, large_files: 3, large_bytes: 18 << 20 }).unwrap();
-    let expected = digest_tree(source.path()).unwrap();
-    let text = source.path().display().to_string();
-    cluster.client(0).aws(&["s3", "mb", "s3://tree"]).unwrap();
-    cluster.client(0).aws(&["s3", "sync", "--only-show-errors", &text, "s3://tree/"]).unwrap();
+    let tree =
+        SyncedTree::upload(&cluster.client(0), TreeShape { small_files: 120, large_files: 3, large_bytes: 18 << 20 }).unwrap();
     let compare = |cluster: &Cluster, when: &str| {
-        let back = tempfile::tempdir().unwrap();
-        let path = back.path().display().to_string();
-        let synced = cluster.client(1).aws(&["s3", "sync", "--only-show-errors", "s3://tree/", &path]);
-        assert!(synced.is_ok(), "{when}: {}\n{}", synced.unwrap_err(), cluster.logs());
-        assert!(digest_tree(back.path()).unwrap() == expected, "{when}: the tree is not identical");
+        let compared = tree.compare(&cluster.client(1));
+        assert!(compared.is_ok(), "{when}: {}\n{}", compared.unwrap_err(), cluster.logs());
     };
     let refused = |cluster: &Cluster, arguments: &[&str], why: &str| {
         let error = cluster.admin_command(arguments).expect_err(why).to_string();

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests_e2e::{Cluster, Process, TreeShape, digest_tree, make_tree};
+use tests_e2e::{Cluster, Process, SyncedTree, TreeShape};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,18 +34,11 @@ fn refused(started: anyhow::Result<Process>, why: &str) {
 #[test]
 fn a_cluster_without_its_majority_is_brought_back_and_refuses_what_was_gone() {
     let mut cluster = Cluster::start(4, 1).unwrap();
-    let source = tempfile::tempdir().unwrap();
-    make_tree(source.path(), TreeShape { small_files: 60, large_files: 1, large_bytes: 18 << 20 }).unwrap();
-    let expected = digest_tree(source.path()).unwrap();
-    let text = source.path().display().to_string();
-    cluster.client(0).aws(&["s3", "mb", "s3://tree"]).unwrap();
-    cluster.client(0).aws(&["s3", "sync", "--only-show-errors", &text, "s3://tree/"]).unwrap();
+    let tree =
+        SyncedTree::upload(&cluster.client(0), TreeShape { small_files: 60, large_files: 1, large_bytes: 18 << 20 }).unwrap();
     let compare = |cluster: &Cluster, when: &str| {
-        let back = tempfile::tempdir().unwrap();
-        let path = back.path().display().to_string();
-        let synced = cluster.client(0).aws(&["s3", "sync", "--only-show-errors", "s3://tree/", &path]);
-        assert!(synced.is_ok(), "{when}: {}\n{}", synced.unwrap_err(), cluster.logs());
-        assert!(digest_tree(back.path()).unwrap() == expected, "{when}: the tree is not identical");
+        let compared = tree.compare(&cluster.client(0));
+        assert!(compared.is_ok(), "{when}: {}\n{}", compared.unwrap_err(), cluster.logs());
     };
     // Every node gets one, also the one that does not vote in the system group.
     (0..4).for_each(|node| wait_for_copy(&cluster, node));
@@ -103,7 +96,7 @@ fn a_cluster_without_its_majority_is_brought_back_and_refuses_what_was_gone() {
     }
     cluster.admin_command(&["apply", "take-in"]).unwrap();
     cluster.wait_voters(3, PATIENCE).unwrap();
-    let written = cluster.client(0).aws(&["s3", "sync", "--only-show-errors", &text, "s3://tree/again/"]);
+    let written = tree.sync_to(&cluster.client(0), "s3://tree/again/");
     assert!(written.is_ok(), "{}\n{}", written.unwrap_err(), cluster.logs());
     cluster.client(0).aws(&["s3", "rm", "--only-show-errors", "--recursive", "s3://tree/again/"]).unwrap();
     compare(&cluster, "with new nodes");
