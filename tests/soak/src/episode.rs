@@ -120,6 +120,9 @@ impl<'a> Episode<'a> {
             self.calm.push(self.healed + RECOVERY_MAX..begins);
         }
         let node = self.pick(fault);
+        if fault.is_damage() {
+            self.wait_written(node)?;
+        }
         self.note(&format!("{fault:?} of node {node}"));
         let evidence = match fault {
             Fault::Turnover => self.turn_over(node)?,
@@ -321,6 +324,16 @@ impl<'a> Episode<'a> {
         let (began, before) = (Instant::now(), self.clients.acknowledged());
         while self.clients.acknowledged() < before + more {
             anyhow::ensure!(began.elapsed() < LOAD_MAX, "K14: less than {more} writes were acknowledged in {LOAD_MAX:?}");
+            sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Small objects are in the metadata: a disk has nothing to damage until the first large one was written.
+    fn wait_written(&self, node: usize) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while self.fleet.written(node)?.is_empty() {
+            anyhow::ensure!(began.elapsed() < LOAD_MAX, "K14: no shard was written to node {node} in {LOAD_MAX:?}");
             sleep(Duration::from_millis(50));
         }
         Ok(())

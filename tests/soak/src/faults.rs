@@ -344,40 +344,26 @@ pub fn cut_off(fault: Fault, node: usize, fleet: &Fleet) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Flips a few bits where something is written.
+/// Flips a few bits where something is written. The rest of a segment is reserved and zero: there a bit would hurt nobody.
 fn flip_bits(fleet: &Fleet, node: usize, dice: &Dice) -> anyhow::Result<u64> {
-    let segments = fleet.segments(node)?;
+    let written = fleet.written(node)?;
     let mut flipped = 0;
-    for _ in 0..200 {
-        let path = &segments[dice.range(0, segments.len() as u64) as usize];
+    while !written.is_empty() && flipped < 12 {
+        let (path, end) = &written[dice.range(0, written.len() as u64) as usize];
         let file = fs::File::options().read(true).write(true).open(path)?;
-        let bytes = file.metadata()?.len();
-        let mut byte = [0];
-        let at = dice.range(0, bytes.max(1));
-        if bytes == 0 || file.read_at(&mut byte, at)? == 0 || byte[0] == 0 {
-            continue;
-        }
+        let (mut byte, at) = ([0], dice.range(0, *end));
+        file.read_exact_at(&mut byte, at)?;
         byte[0] ^= 1 << dice.range(0, 8);
         file.write_all_at(&byte, at)?;
         flipped += 1;
-        if flipped == 12 {
-            break;
-        }
     }
     Ok(flipped)
 }
 
 /// Cuts off the end of what is written in the newest segment of a node that does not run.
 fn truncate(fleet: &Fleet, node: usize, dice: &Dice) -> anyhow::Result<u64> {
-    let segments = fleet.segments(node)?;
-    for path in segments.iter().rev() {
-        let content = fs::read(path)?;
-        let Some(last) = content.iter().rposition(|byte| *byte != 0) else { continue };
-        let cut = dice.range(1, 40_000).min(last as u64);
-        if cut > 1000 {
-            fs::File::options().write(true).open(path)?.set_len(last as u64 - cut)?;
-            return Ok(1);
-        }
-    }
-    Ok(0)
+    let Some((path, end)) = fleet.written(node)?.pop() else { return Ok(0) };
+    let cut = dice.range(1000, 40_000).min(end / 2);
+    fs::File::options().write(true).open(path)?.set_len(end - cut)?;
+    Ok(1)
 }

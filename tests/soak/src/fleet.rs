@@ -307,6 +307,21 @@ impl Fleet {
         found.sort();
         Ok(found)
     }
+
+    /// Those of the segment files that hold something, oldest first, and where that ends.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn written(&self, number: usize) -> anyhow::Result<Vec<(PathBuf, u64)>> {
+        let mut found = Vec::new();
+        for path in self.segments(number)? {
+            let content = std::fs::read(&path)?;
+            if let Some(last) = content.iter().rposition(|byte| *byte != 0) {
+                found.push((path, last as u64 + 1));
+            }
+        }
+        Ok(found)
+    }
 }
 
 impl Drop for Fleet {
