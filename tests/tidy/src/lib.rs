@@ -6,6 +6,7 @@
 //! - `layers.rs`: who may use whom.
 //! - `manifests.rs`: what a Cargo.toml may say; `lockfile.rs`: where the code that we build comes from.
 //! - `sources.rs`: what a Rust file may be called, hold and allow.
+//! - `modules.rs`: whether every Rust file is compiled.
 //! - `documents.rs`: which documents there are, and that what they name exists.
 
 #![allow(clippy::disallowed_methods)]
@@ -14,6 +15,7 @@ mod documents;
 mod layers;
 mod lockfile;
 mod manifests;
+mod modules;
 mod sources;
 mod tree;
 
@@ -21,6 +23,7 @@ pub use documents::{check_documents, check_named_paths};
 pub use layers::{Dependency, Package, check_features, check_layers, check_names, check_s3s};
 pub use lockfile::check_lockfile;
 pub use manifests::check_manifest;
+pub use modules::check_compiled;
 pub use sources::{check_exemptions, check_front_door, check_length, check_length_exceptions, check_module_name, check_words};
 pub use tree::{TreeFile, read_tree};
 

@@ -64,6 +64,11 @@ fn modules_are_called_after_their_nouns() {
 }
 
 #[test]
+fn every_file_is_compiled() {
+    hold(check_compiled(&files()));
+}
+
+#[test]
 fn files_are_short() {
     let files = rust_files();
     hold(files.iter().flat_map(check_length).chain(check_length_exceptions(&files)));
