@@ -31,13 +31,13 @@ use parking_lot::Mutex;
 use placement_map::limits::BOOTS_MAX;
 use placement_map::system::NewNode;
 use placement_proto::meeting::Membership;
-use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
+use placement_types::codec::{Decode, DecodeError};
 use placement_types::{Boot, ClusterId, Env, NodeId};
 
 use crate::limits::IDENTITY_BYTES_MAX;
+use crate::sealed::Seal;
 
-const MAGIC: &[u8; 8] = b"DOZONODE";
-const VERSION: u16 = 2;
+const SEAL: Seal = Seal { magic: b"DOZONODE", version: 2, what: "an identity file" };
 const FILE: &str = "node.identity";
 const LOCK: &str = "node.lock";
 
@@ -274,7 +274,7 @@ impl Inner {
             None => {
                 let node = NodeId::random(env);
                 let identity = NodeIdentity::new(node);
-                env.fs.replace_durably(&path, &encode(&identity)).map_err(at(&path))?;
+                env.fs.replace_durably(&path, &SEAL.close(&identity)).map_err(at(&path))?;
                 // The directory itself may be new: its own name must survive, too.
                 if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
                     env.fs.sync_dir(parent).map_err(at(parent))?;
@@ -293,7 +293,7 @@ impl Inner {
         let (changed, answer) = decide(&state.identity);
         if let Some(changed) = changed {
             assert_eq!(changed.node, state.identity.node, "a node's id never changes");
-            if let Err(source) = env.fs.replace_durably(&self.path, &encode(&changed)) {
+            if let Err(source) = env.fs.replace_durably(&self.path, &SEAL.close(&changed)) {
                 state.failed = true;
                 return Err(IdentityError::Io { path: self.path.clone(), source });
             }
@@ -303,26 +303,9 @@ impl Inner {
     }
 }
 
-fn encode(identity: &NodeIdentity) -> Vec<u8> {
-    let mut out = Encoder::new();
-    out.raw(MAGIC);
-    out.u16(VERSION);
-    identity.encode(&mut out);
-    let mut bytes = out.finish().to_vec();
-    bytes.extend_from_slice(&crc_fast::crc32_iscsi(&bytes).to_be_bytes());
-    bytes
-}
-
 pub(crate) fn decode(bytes: &[u8]) -> Result<NodeIdentity, DecodeError> {
-    let (content, crc) = bytes.split_last_chunk::<4>().ok_or(DecodeError::Truncated)?;
-    if crc_fast::crc32_iscsi(content) != u32::from_be_bytes(*crc) {
-        return Err(DecodeError::Invalid { what: "identity file: its checksum differs" });
-    }
-    let mut input = Decoder::new(content);
-    if input.raw(MAGIC.len())? != MAGIC {
-        return Err(DecodeError::Invalid { what: "identity file" });
-    }
-    let identity = match input.version("an identity file", VERSION)? {
+    let (version, mut input) = SEAL.open(bytes)?;
+    let identity = match version {
         1 => NodeIdentity {
             node: Decode::decode(&mut input)?,
             membership: Decode::decode(&mut input)?,
@@ -416,7 +399,7 @@ mod tests {
     #[test]
     fn the_first_releases_file_is_read() {
         let identity = NodeIdentity { log_made: true, ..NodeIdentity::new(NodeId::from_u128(7)) };
-        let newest = encode(&identity);
+        let newest = SEAL.close(&identity);
         // Without the option and the list, both empty, and with its own checksum.
         let mut first = newest[..newest.len() - 4 - 5].to_vec();
         first[9] = 1;

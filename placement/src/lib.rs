@@ -22,6 +22,7 @@ pub mod machine;
 pub mod meeting;
 pub mod reporter;
 mod rows;
+mod sealed;
 pub mod service;
 pub mod steward;
 

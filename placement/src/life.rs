@@ -14,11 +14,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
+use placement_types::codec::{Decode, DecodeError};
 use placement_types::{ClusterId, Env, Incarnation};
 
-const MAGIC: &[u8; 8] = b"DOZOLIFE";
-const VERSION: u16 = 1;
+use crate::sealed::Seal;
+
+const SEAL: Seal = Seal { magic: b"DOZOLIFE", version: 1, what: "an incarnation file" };
 const FILE: &str = "incarnation";
 const BYTES_MAX: u64 = 256;
 
@@ -67,29 +68,11 @@ pub fn read(env: &Env, node_dir: &Path) -> Result<Option<Life>, LifeError> {
 /// When the file cannot be written.
 pub fn write(env: &Env, node_dir: &Path, life: &Life) -> Result<(), LifeError> {
     let path = node_dir.join(FILE);
-    env.fs.replace_durably(&path, &encode(life)).map_err(|source| LifeError::Io { path, source })
-}
-
-fn encode(life: &Life) -> Vec<u8> {
-    let mut out = Encoder::new();
-    out.raw(MAGIC);
-    out.u16(VERSION);
-    life.encode(&mut out);
-    let mut bytes = out.finish().to_vec();
-    bytes.extend_from_slice(&crc_fast::crc32_iscsi(&bytes).to_be_bytes());
-    bytes
+    env.fs.replace_durably(&path, &SEAL.close(life)).map_err(|source| LifeError::Io { path, source })
 }
 
 fn decode(bytes: &[u8]) -> Result<Life, DecodeError> {
-    let (content, crc) = bytes.split_last_chunk::<4>().ok_or(DecodeError::Truncated)?;
-    if crc_fast::crc32_iscsi(content) != u32::from_be_bytes(*crc) {
-        return Err(DecodeError::Invalid { what: "incarnation file: its checksum differs" });
-    }
-    let mut input = Decoder::new(content);
-    if input.raw(MAGIC.len())? != MAGIC {
-        return Err(DecodeError::Invalid { what: "incarnation file" });
-    }
-    input.version("an incarnation file", VERSION)?;
+    let (_, mut input) = SEAL.open(bytes)?;
     let life = Life::decode(&mut input)?;
     input.finish()?;
     Ok(life)
@@ -111,11 +94,7 @@ mod tests {
         controls.fs.crash_losing_unsynced();
         let (env, _) = placement_env::sim::env_on(&controls.fs, 2);
         assert_eq!(read(&env, dir).unwrap(), Some(life));
-        let bytes = encode(&life);
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 0x10;
-            assert!(decode(&damaged).is_err() && decode(&bytes[..at]).is_err(), "byte {at}");
-        }
+        let bytes = SEAL.close(&life);
+        assert!(decode(&bytes[..bytes.len() - 1]).is_err());
     }
 }
