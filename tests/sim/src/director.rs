@@ -13,6 +13,10 @@ use crate::operator::Orders;
 use crate::process::node_name;
 use crate::schedule::{Fault, Schedule, Step, plan};
 
+/// How long at a time everything waits for a disk to be used, so that its fault shows something, and how long in all.
+const WAIT_STEP: Duration = Duration::from_millis(500);
+const WAIT_MAX: Duration = Duration::from_secs(15);
+
 struct Halting {
     node: usize,
     until_operations: u64,
@@ -42,6 +46,8 @@ pub struct Director {
     failing: BTreeMap<usize, (u64, &'static [Row])>,
     down: BTreeSet<usize>,
     quiet_at: Duration,
+    /// How long everything has waited for disks to be used.
+    waited: Duration,
     rows: Tally,
     batches_lost: u64,
 }
@@ -51,8 +57,19 @@ impl Director {
         let dice = Dice::new(seed, 0xfa);
         let Schedule { mut steps, faults, quiet_at } = plan(&dice, stage.machines.len(), &stage.gateways);
         steps.reverse();
-        let (halting, failing, down, rows) = (Vec::new(), BTreeMap::new(), BTreeSet::new(), Tally::default());
-        Self { stage, dice, steps, faults, halting, failing, down, quiet_at, rows, batches_lost: 0 }
+        Self {
+            stage,
+            dice,
+            steps,
+            faults,
+            halting: Vec::new(),
+            failing: BTreeMap::new(),
+            down: BTreeSet::new(),
+            quiet_at,
+            waited: Duration::ZERO,
+            rows: Tally::default(),
+            batches_lost: 0,
+        }
     }
 
     /// When, counted from the cluster's readiness, the last fault is over.
@@ -118,6 +135,8 @@ impl Director {
                     self.crash(sim, node, notes);
                 }
             }
+            // Clients may all be waiting for an election. A disk that fails while nobody uses it shows nothing.
+            Step::CutPower { node } if self.is_unused(node) && self.waited < WAIT_MAX => self.wait(step, now),
             Step::CutPower { node } => self.crash(sim, node, notes),
             Step::Restart { node } => {
                 if self.down.remove(&node) {
@@ -158,6 +177,9 @@ impl Director {
                     sim.set_link_max_message_latency(node_name(node), other.as_str(), max);
                 }
             }
+            Step::Rot { node } if self.stage.machines[node].written().is_empty() && self.waited < WAIT_MAX => {
+                self.wait(step, now);
+            }
             Step::Rot { node } => {
                 let flipped = self.stage.machines[node].rot(&self.dice);
                 self.rows.add(Row::D5, flipped);
@@ -193,6 +215,24 @@ impl Director {
             }
             Step::Tell { order } => self.stage.orders.give(order),
         }
+    }
+
+    /// Whether nothing was asked of a disk since it began to fail.
+    fn is_unused(&self, node: usize) -> bool {
+        self.failing.get(&node).is_some_and(|(before, _)| self.stage.machines[node].disk_operations() == *before)
+    }
+
+    /// Puts a step off, and with it all others but those that let messages through again.
+    fn wait(&mut self, step: Step, now: Duration) {
+        for (at, other) in &mut self.steps {
+            if !matches!(other, Step::Mend { .. } | Step::Release { .. }) {
+                *at += WAIT_STEP;
+            }
+        }
+        self.steps.push((now + WAIT_STEP, step));
+        self.steps.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        self.quiet_at += WAIT_STEP;
+        self.waited += WAIT_STEP;
     }
 
     fn begin_failing(&mut self, fault: Fault, node: usize) {

@@ -56,6 +56,8 @@ pub struct Machine {
     starts: AtomicU64,
     /// The power is about to go: what fails now is the crash, not a bug.
     dying: AtomicBool,
+    /// No fsync of shards succeeds.
+    failing: AtomicBool,
     /// The process has come up and is part of the cluster.
     serving: AtomicBool,
     /// The machine is switched on; until then its process does nothing.
@@ -81,6 +83,7 @@ impl Machine {
             stores: Mutex::default(),
             starts: AtomicU64::new(0),
             dying: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             powered: AtomicBool::new(true),
             lying: Arc::default(),
@@ -131,8 +134,9 @@ impl Machine {
         self.fs.operations()
     }
 
-    pub fn is_dying(&self) -> bool {
-        self.dying.load(Ordering::Relaxed)
+    /// Whether its process may fail to start: the machine is losing its power, or its disk fails.
+    pub fn may_fail(&self) -> bool {
+        self.dying.load(Ordering::Relaxed) || self.failing.load(Ordering::Relaxed)
     }
 
     /// Nothing of the process reaches the disks any more.
@@ -162,30 +166,36 @@ impl Machine {
         lost
     }
 
-    /// Flips bits of what is written in the segments. Returns how many.
-    pub fn rot(&self, dice: &Dice) -> u64 {
-        let Ok(mut entries) = self.fs.read_dir(Path::new(SEGMENTS_DIR)) else { return 0 };
+    /// The segments that hold something, and where that ends. The rest of them is reserved and zero.
+    pub fn written(&self) -> Vec<(PathBuf, u64)> {
+        let Ok(mut entries) = self.fs.read_dir(Path::new(SEGMENTS_DIR)) else { return Vec::new() };
         entries.sort_by(|left, right| left.path.cmp(&right.path));
-        let mut flipped = 0;
-        for _ in 0..200 {
-            if entries.is_empty() || flipped == BITS_ROTTEN {
-                break;
-            }
-            let entry = &entries[dice.range(0, entries.len() as u64) as usize];
-            let path = &entry.path;
-            let Ok(file) = self.fs.open(path, OpenMode::Read) else { continue };
-            let bytes = file.len().unwrap_or(0);
-            let (at, mut byte) = (dice.range(0, bytes.max(1)), [0]);
-            if bytes > 0 && file.read_at(&mut byte, at).is_ok_and(|read| read == 1) && byte[0] != 0 {
-                self.fs.flip_bit(path, at, dice.range(0, 8) as u8);
-                flipped += 1;
-            }
-        }
-        flipped
+        let ends = entries.into_iter().filter_map(|entry| {
+            let file = self.fs.open(&entry.path, OpenMode::Read).ok()?;
+            let mut content = vec![0; usize::try_from(file.len().ok()?).ok()?];
+            let read = file.read_at(&mut content, 0).ok()?;
+            let last = content[..read].iter().rposition(|byte| *byte != 0)?;
+            Some((entry.path, last as u64 + 1))
+        });
+        ends.collect()
     }
 
-    /// No fsync of shards succeeds any more.
+    /// Flips bits of what is written in the segments. Returns how many.
+    pub fn rot(&self, dice: &Dice) -> u64 {
+        let written = self.written();
+        if written.is_empty() {
+            return 0;
+        }
+        for _ in 0..BITS_ROTTEN {
+            let (path, end) = &written[dice.range(0, written.len() as u64) as usize];
+            self.fs.flip_bit(path, dice.range(0, *end), dice.range(0, 8) as u8);
+        }
+        BITS_ROTTEN
+    }
+
+    /// No fsync of shards succeeds any more, until the disk is mended.
     pub fn fail_syncs(&self) {
+        self.failing.store(true, Ordering::Relaxed);
         self.fs.fail_all(DISK_DIR, FaultKind::Sync);
     }
 
@@ -213,6 +223,7 @@ impl Machine {
     /// The disk is as good as new, but for what it has lost.
     pub fn mend_disk(&self) {
         self.fs.clear_faults();
+        self.failing.store(false, Ordering::Relaxed);
         self.fs.set_capacity(CAPACITY_BYTES);
         self.lying.store(false, Ordering::Relaxed);
     }

@@ -58,8 +58,8 @@ pub async fn run_node(machine: Arc<Machine>, plan: ClusterPlan, part: Part) -> t
             machine.set_serving();
             pending().await
         }
-        // The disk of a machine that is losing its power may fail the start.
-        Err(_) if machine.is_dying() => pending().await,
+        // It ends, and is started again when the machine is.
+        Err(_) if machine.may_fail() => pending().await,
         Err(error) => Err(format!("{} does not start: {error:#}", machine.name).into()),
     }
 }
