@@ -32,6 +32,9 @@ const CONDITIONAL: u32 = 9;
 const HOT_CLIENTS: u32 = 3;
 const COLD_CLIENTS: u32 = 2;
 
+/// A client's number is that of its gateway times this, and its own.
+const CLIENTS_PER_GATEWAY: usize = 10;
+
 /// How many objects of the manifest are read back at a time.
 const READERS: usize = 12;
 
@@ -47,6 +50,8 @@ pub struct Clients {
     stop: AtomicBool,
     /// How many times as long clients rest between requests.
     rest: AtomicU32,
+    /// Writes under way, by gateway.
+    writing: Vec<AtomicU32>,
     /// Bodies seen under hot keys, to swap.
     seen: Mutex<BTreeMap<u32, (u64, String)>>,
 }
@@ -61,6 +66,7 @@ enum Wanted {
 impl Clients {
     pub fn new(gateways: Vec<S3>, seed: u64) -> Arc<Self> {
         Arc::new(Self {
+            writing: gateways.iter().map(|_| AtomicU32::new(0)).collect(),
             gateways,
             seed,
             began: Instant::now(),
@@ -85,6 +91,11 @@ impl Clients {
     /// How many writes were acknowledged so far.
     pub fn acknowledged(&self) -> usize {
         self.history.lock().iter().filter(|operation| operation.is_ok() && operation.body().is_some()).count()
+    }
+
+    /// Whether a write is under way through every gateway.
+    pub fn is_writing_everywhere(&self) -> bool {
+        self.writing.iter().all(|writes| writes.load(Ordering::Relaxed) > 0)
     }
 
     pub fn begin_round(&self) {
@@ -135,7 +146,7 @@ impl Clients {
     }
 
     fn client(self: &Arc<Self>, gateway: usize, number: u32) -> Client {
-        let number = gateway as u32 * 10 + number;
+        let number = (gateway * CLIENTS_PER_GATEWAY) as u32 + number;
         let dice = Dice::new(self.seed, 0xc0 + u64::from(number));
         Client { all: self.clone(), s3: self.gateways[gateway].clone(), number, dice }
     }
@@ -284,7 +295,10 @@ impl Client {
             Wanted::Swap { expected, .. } => Action::Swap { key, expected, body: number },
         };
         let started = self.all.now();
+        let writing = &self.all.writing[self.number as usize / CLIENTS_PER_GATEWAY];
+        writing.fetch_add(1, Ordering::Relaxed);
         let reply = self.s3.send(Method::PUT, &path(key), &headers, content).await;
+        writing.fetch_sub(1, Ordering::Relaxed);
         let wrong = reply.as_ref().ok().filter(|reply| reply.status == 200 && reply.etag() != etag);
         let action = match wrong {
             Some(reply) => Action::Wrong { key, what: format!("the PUT of #{number} was answered with etag {}", reply.etag()) },

@@ -163,6 +163,10 @@ impl<'a> Episode<'a> {
     /// there were.
     fn kill_gateways(&mut self) -> anyhow::Result<u64> {
         for _ in 0..10 {
+            let began = Instant::now();
+            while !self.clients.is_writing_everywhere() && began.elapsed() < LOAD_MAX {
+                sleep(Duration::from_micros(200));
+            }
             let at = self.clients.now();
             let evidence = self.endure(Fault::KillGateway, 0)?;
             let is_cut_off = |operation: &Operation| {
