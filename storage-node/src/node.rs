@@ -321,10 +321,12 @@ fn start_duties(
 #[async_trait]
 impl MetaApi for StorageNode {
     async fn mutate(&self, group: GroupId, command: Command) -> Result<Outcome, MetaError> {
+        let _serving = self.inner.duties.throttle.serve();
         self.inner.meta.mutate(group, command).await
     }
 
     async fn query(&self, group: GroupId, query: Query) -> Result<Answer, MetaError> {
+        let _serving = self.inner.duties.throttle.serve();
         self.inner.meta.query(group, query).await
     }
 }

@@ -1,6 +1,6 @@
 //! Keeps background work from slowing clients down.
 //!
-//! Only so many pieces of background work run at once, and while clients are being served each is followed by a rest in
+//! Only so many pieces of background work run at once. While clients are being served it is one, and each is followed by a rest in
 //! proportion to how long it took: background work then has a quarter of the time, whatever the disks and the network are
 //! worth, and all of it when nobody else wants them.
 
@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use placement_types::Env;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::limits::{BACKGROUND_AT_ONCE, BUSY_FOR, BUSY_REST, REST_MAX};
 
 pub(crate) struct Throttle {
     env: Env,
     permits: Semaphore,
+    /// Who works while clients are served.
+    turn: Mutex<()>,
     /// Client requests under way.
     serving: AtomicUsize,
     /// When the last one ended, in milliseconds of the monotonic clock, plus one; 0: there was none.
@@ -32,6 +34,7 @@ impl Throttle {
         Arc::new(Self {
             env,
             permits: Semaphore::new(BACKGROUND_AT_ONCE),
+            turn: Mutex::default(),
             serving: AtomicUsize::new(0),
             served_at: AtomicU64::new(0),
         })
@@ -46,6 +49,7 @@ impl Throttle {
     /// Does a piece of background work when its turn has come.
     pub async fn background<T>(&self, work: impl Future<Output = T>) -> T {
         let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let _turn = if self.is_busy() { Some(self.turn.lock().await) } else { None };
         let began = self.env.monotonic();
         let done = work.await;
         if self.is_busy() {
@@ -99,6 +103,18 @@ mod tests {
         drop(serving);
         throttle.env.sleep(BUSY_FOR).await;
         assert_eq!(ten_seconds_of_work(&throttle).await, 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_piece_at_a_time_runs_while_clients_are_served() {
+        let (env, _) = placement_env::sim::env(1);
+        let throttle = Throttle::new(env.clone());
+        let serving = throttle.serve();
+        let pieces = (0..3 * BACKGROUND_AT_ONCE).map(|_| throttle.background(env.sleep(Duration::from_secs(1))));
+        let began = env.monotonic();
+        futures::future::join_all(pieces).await;
+        assert_eq!((env.monotonic() - began).as_secs(), 3 * BACKGROUND_AT_ONCE as u64 * (1 + u64::from(BUSY_REST)));
+        drop(serving);
     }
 
     #[tokio::test(start_paused = true)]
