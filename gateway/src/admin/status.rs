@@ -29,6 +29,9 @@ pub async fn status(gw: &Gateway) -> Value {
         let age = upkeep.system_copy_age(*id, gw.env.now());
         node.json["system_copy_age_seconds"] = json!(age.map(|age| age.as_secs()));
     }
+    let drained = upkeep.is_drained(&map);
+    let disks = nodes.iter_mut().filter_map(|node| node.json["disks"].as_array_mut()).flatten();
+    disks.filter(|disk| drained && disk["role"] == "draining").for_each(|disk| disk["role"] = json!("drained"));
     let sum = |field: fn(&NodeStatus) -> u64| nodes.iter().map(field).sum::<u64>();
     let writable = map.disks.keys().filter(|disk| map.takes_shards(**disk)).count();
     json!({

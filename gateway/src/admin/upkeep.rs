@@ -93,6 +93,12 @@ impl Upkeep {
         map.metadata_groups().filter(|group| !is_known(group)).map(|group| group.0).collect()
     }
 
+    /// Whether no manifest names a draining disk any more, as far as surveys by this map say: what such disks still hold is garbage,
+    /// kept for readers that are under way.
+    pub fn is_drained(&self, map: &ClusterMap) -> bool {
+        self.unsurveyed(map).is_empty() && self.work(|survey| survey.leaving).shards == 0
+    }
+
     /// What there is to repair, to code anew and to move, how fast that goes, and how long it may take.
     pub fn progress(&self, map: &ClusterMap) -> Value {
         let [lost, leaving, outdated, misplaced] = [

@@ -54,6 +54,7 @@ pub(super) fn print_status(status: &Value) -> anyhow::Result<()> {
             );
         }
     }
+    print_drained(status);
     print_stale_copies(status);
     println!();
     println!("{:<8}{:<36}voters", "group", "leader");
@@ -93,6 +94,18 @@ fn print_scrub(status: &Value) {
         scrubbing.len(),
         status["scrub_cycle_seconds"].as_u64().map_or("-".to_owned(), duration),
     );
+}
+
+/// What may be done with disks that were drained, and why they are not empty yet.
+fn print_drained(status: &Value) {
+    let disks = list(&status["nodes"]).iter().flat_map(|node| list(&node["disks"]));
+    for disk in disks.filter(|disk| disk["role"] == "drained") {
+        let id = text(&disk["id"]);
+        let left = disk["report"]["shards"].as_u64().unwrap_or(0);
+        let kept =
+            if left == 0 { "it is empty".to_owned() } else { format!("the {left} on it are garbage, collected after a grace") };
+        println!("disk {id}: 0 shards of objects are left there ({kept}); to take it out: dozo admin apply remove-disk {id}");
+    }
 }
 
 /// A node takes a copy of the cluster's own state every hour; after two, something is wrong.

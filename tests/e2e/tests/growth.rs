@@ -55,6 +55,8 @@ fn a_cluster_grows_heals_and_shrinks_without_losing_a_byte() {
     let drained = cluster.address(2);
     cluster.admin_command(&["apply", "drain", &drained]).unwrap();
     cluster.wait_settled(SETTLE).unwrap();
+    let status = cluster.admin_command(&["status"]).unwrap();
+    assert!(status.contains("drained") && status.contains("0 shards of objects are left there"), "{status}");
     cluster.admin_command(&["apply", "remove-disk", &drained]).unwrap();
     for node in [&dead, &drained] {
         let mut last = String::new();
