@@ -79,6 +79,8 @@ async fn a_drained_disk_ends_with_no_shard_and_everything_stays_readable() {
     cluster.env.sleep(GRACE).await;
     while cluster.collect().await > 0 {}
     assert_eq!(cluster.shards().await[2], 0);
+    let (held, named) = (cluster.shards().await.iter().sum::<usize>(), cluster.disks_in_use(&objects).await.len());
+    assert_eq!(held, named, "a shard is garbage where it was, not where it is");
     cluster.env.sleep(LEASE).await;
     assert_eq!(cluster.scrub_everywhere().await, 0, "moved shards are in use");
     cluster.assert_all(&objects).await;
