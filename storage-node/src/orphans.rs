@@ -51,9 +51,12 @@ impl OrphanScrub {
         let now = duties.env.now();
         let lease = u64::try_from(duties.limits.orphan_lease.as_millis()).unwrap_or(u64::MAX);
         let due = Timestamp::from_millis(now.as_millis().saturating_sub(lease));
-        let all = self.complete_at.is_none_or(|at| now.since(at) >= duties.limits.orphan_full_interval);
+        // A last pass in the future was made by a clock that was wrong.
+        let all = self.complete_at.is_none_or(|at| at > now || now.since(at) >= duties.limits.orphan_full_interval);
         let written = if all { Timestamp::default()..due } else { self.checked..due };
-        let mut pass = Pass { duties, written, deleted: 0, put_off: false };
+        // So was a shard's time that no right clock can have told: its age is anybody's guess.
+        let ahead = all.then(|| now.plus(duties.limits.orphan_lease));
+        let mut pass = Pass { duties, written, ahead, deleted: 0, put_off: false };
         pass.scrub(disk.id, disk.store()).await;
         if !pass.put_off {
             self.checked = due;
@@ -70,6 +73,8 @@ struct Pass<'a> {
     duties: &'a Duties,
     /// When the shards to ask about were written.
     written: Range<Timestamp>,
+    /// Those from after this are to be asked about as well.
+    ahead: Option<Timestamp>,
     deleted: usize,
     /// Something could not be asked or deleted: the next pass has to look at the same shards.
     put_off: bool,
@@ -108,7 +113,8 @@ impl Pass<'_> {
             self.put_off = true;
             return by_group;
         };
-        for summary in page.iter().filter(|summary| self.written.contains(&summary.written_at)) {
+        let is_due = |written: Timestamp| self.written.contains(&written) || self.ahead.is_some_and(|ahead| written > ahead);
+        for summary in page.iter().filter(|summary| is_due(summary.written_at)) {
             let group = by_group.entry(map.group_of(summary.slot)).or_default();
             group.entry(summary.txn).or_default().push(summary.shard);
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use placement_env::sim;
+use placement_env::sim::{self, SimClock};
 use placement_map::{ClusterMap, NodeState};
 use placement_proto::api::MapWatch;
 use placement_proto::tenure::Tenure;
@@ -45,6 +45,7 @@ use crate::{gc, maintenance, repair};
 /// Some nodes with one disk each; node 0 leads the only group and coordinates.
 struct Cluster {
     env: Env,
+    clock: SimClock,
     duties: Duties,
     disks: Vec<Arc<Disks>>,
     findings: Vec<Findings>,
@@ -62,7 +63,7 @@ fn shards(env: &Env, node: usize, disks: &Arc<Disks>, maps: &MapWatch, findings:
 
 impl Cluster {
     async fn new(nodes: usize, profile: &str) -> Self {
-        let (env, _) = sim::env(1);
+        let (env, controls) = sim::env(1);
         let profile = profile.parse().unwrap();
         let (maps, watch) = watch::channel(Some(Arc::new(map(nodes, 1, profile))));
         let meta = Arc::new(LocalMeta::new(GROUP));
@@ -91,7 +92,8 @@ impl Cluster {
         let (meter, room) = Default::default();
         let leadership = meta.clone();
         let duties = Duties { env: env.clone(), limits, leadership, groups, holders, coordinator, throttle, meter, room };
-        let cluster = Self { env, duties, disks, findings, peers, maps, meta, profile };
+        let clock = controls.clock;
+        let cluster = Self { env, clock, duties, disks, findings, peers, maps, meta, profile };
         (1..nodes).for_each(|node| cluster.connect(node));
         cluster
     }
@@ -279,6 +281,24 @@ async fn an_orphan_is_fenced_then_deleted_and_its_late_commit_refused() {
     assert_eq!(cluster.commit(txn, "late", &orphan).await, Outcome::TxnAborted);
     assert!(cluster.read(&kept).await == whole);
     assert_eq!(cluster.scrub_everywhere().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn orphans_are_found_after_a_clock_was_far_ahead_for_a_while() {
+    let cluster = Cluster::new(1, "1+0").await;
+    let mut scrub = OrphanScrub::default();
+    let mut round = async || scrub.round(&cluster.duties, only(&cluster.disks[0])).await;
+    let whole = content(100_000, 1);
+    cluster.clock.skew_wall_clock(365 * 24 * 3_600_000);
+    let kept = cluster.put("kept", &whole).await;
+    cluster.write(TxnId::random(&cluster.env), &whole).await;
+    assert_eq!(round().await, 0, "its lease runs");
+    cluster.clock.skew_wall_clock(0);
+    assert_eq!(round().await, 1, "nobody can say how old it is");
+    cluster.write(TxnId::random(&cluster.env), &whole).await;
+    cluster.env.sleep(LEASE).await;
+    assert_eq!(round().await, 1, "passes are made by the clock as it is now");
+    assert!(cluster.read(&kept).await == whole);
 }
 
 #[tokio::test(start_paused = true)]
