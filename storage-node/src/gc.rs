@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
-use placement_types::{ChunkId, DiskId, GroupId, ShardId, Timestamp};
+use placement_types::{ChunkId, DiskId, GroupId, ShardId, Timestamp, Waypoint};
 use storage_node_proto::api::MetaError;
 use storage_node_proto::command::{Change, Garbage};
 use storage_node_proto::query::{Answer, Query};
@@ -40,13 +40,16 @@ pub(crate) async fn collect(duties: &Duties, group: GroupId) -> Result<usize, Me
         };
         let Some(last) = garbage.last() else { break };
         after = Some((last.since, last.entry.chunk));
+        duties.env.pass(Waypoint::GarbageListed).await;
         let chunks = round.delete(duties, &garbage).await;
         if !chunks.is_empty() {
             collected += chunks.len();
             metrics::garbage_collected(chunks.len());
             // Not beyond what was seen: a chunk may have more garbage on the pages to come.
             let seen = before.min(last.since.plus(Duration::from_millis(1)));
+            duties.env.pass(Waypoint::GarbageDeleted).await;
             duties.propose(group, Change::FinishGc { chunks, before: seen }).await?;
+            duties.env.pass(Waypoint::GarbageFinished).await;
         }
         if garbage.len() < QUEUE_PAGE as usize {
             break;
@@ -99,5 +102,6 @@ async fn delete_on(duties: &Duties, disk: DiskId, shards: Vec<ShardId>) -> bool 
             return false;
         }
     }
+    duties.env.pass(Waypoint::GarbageLeftDisk).await;
     true
 }

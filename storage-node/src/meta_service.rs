@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use placement_proto::api::MapWatch;
-use placement_types::{Env, GroupId, NodeId, ReplicaId};
+use placement_types::{Env, GroupId, NodeId, ReplicaId, Waypoint};
 use storage_node_consensus::{Consensus, Machine, ProposeError, ReadError};
 use storage_node_kv::{KvError, Overlay};
 use storage_node_proto::api::{MetaApi, MetaError};
@@ -41,8 +41,13 @@ pub(crate) struct MetaService {
 impl MetaApi for MetaService {
     async fn mutate(&self, group: GroupId, command: Command) -> Result<Outcome, MetaError> {
         refuse_system(group)?;
+        self.env.pass(Waypoint::CommandReceived).await;
         let proposed = self.consensus.propose(group, command.to_versioned());
-        match self.env.timeout(self.limits.propose, proposed).await {
+        let verdict = self.env.timeout(self.limits.propose, proposed).await;
+        if let Ok(Ok(_)) = verdict {
+            self.env.pass(Waypoint::CommandApplied).await;
+        }
+        match verdict {
             Ok(Ok(reply)) => Outcome::from_versioned(&reply)
                 .map_err(|error| MetaError::Unknown { group, why: format!("the reply does not decode: {error}") }),
             Ok(Err(error)) => Err(self.propose_error(group, error)),

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use placement_types::{DiskId, GroupId, ShardId, Timestamp, TxnId};
+use placement_types::{DiskId, GroupId, ShardId, Timestamp, TxnId, Waypoint};
 use storage_node_proto::api::{MetaError, ShardError};
 use storage_node_proto::command::{Change, Outcome};
 use storage_node_proto::query::{Answer, Query};
@@ -136,6 +136,7 @@ async fn delete_orphans(
         for batch in shards.chunks(DELETE_BATCH) {
             disk.delete_shards(batch.to_vec()).await.map_err(shard_error)?;
             deleted += batch.len();
+            duties.env.pass(Waypoint::OrphansDeleted).await;
         }
     }
     if deleted > 0 {
@@ -151,8 +152,12 @@ async fn fence(duties: &Duties, group: GroupId, txns: &[TxnId]) -> Result<Vec<Tx
     if suspects.is_empty() {
         return Ok(suspects);
     }
+    duties.env.pass(Waypoint::OrphansSuspected).await;
     match duties.propose(group, Change::AbortTxns { txns: suspects.clone() }).await? {
-        Outcome::Done => unreferenced(duties, group, &suspects).await,
+        Outcome::Done => {
+            duties.env.pass(Waypoint::OrphansFenced).await;
+            unreferenced(duties, group, &suspects).await
+        }
         outcome => Err(ScrubError::Unexpected { answer: format!("{outcome:?}") }),
     }
 }

@@ -5,7 +5,8 @@
 //! grace for readers. Each unit is verified against its checksum as it is read. A crash leaves either the old place, or the
 //! new one and an orphan that the scrub finds.
 
-use placement_types::{GroupId, ShardId, TxnId};
+use futures::StreamExt;
+use placement_types::{GroupId, ShardId, TxnId, Waypoint};
 use storage_node_proto::api::{MetaError, Owner, ShardError, WriteShard};
 use storage_node_proto::command::FiledChunk;
 
@@ -38,7 +39,10 @@ pub(crate) async fn move_shard(duties: &Duties, group: GroupId, chunk: &FiledChu
     let owner = Owner { txn: TxnId::random(&duties.env), slot: chunk.shelf.slot() };
     let request = WriteShard { disk: to, shard, owner, profile: entry.profile };
 
+    duties.env.pass(Waypoint::MoveBegun).await;
+    let env = duties.env.clone();
     let units = source.shards.read_units(from, shard, 0, stripes).await.map_err(|source| MoveError::Source { source })?;
+    let units = units.then(move |unit| env.clone().passed(Waypoint::MoveRead, unit)).boxed();
     let written = duties.env.timeout(duties.limits.move_shard, target.shards.write_shard(request, units)).await;
     match written {
         Ok(Ok(())) => {}
@@ -48,9 +52,11 @@ pub(crate) async fn move_shard(duties: &Duties, group: GroupId, chunk: &FiledChu
         Err(elapsed) => return Err(MoveError::Target { source: ShardError::Unreachable { why: elapsed.to_string() } }),
     }
     duties.meter.add(&duties.env, entry.shard_bytes());
+    duties.env.pass(Waypoint::MoveCopied).await;
     let moved = swap(duties, group, chunk, need.index, to, owner.txn).await?;
     if moved {
         metrics::shard_moved();
+        duties.env.pass(Waypoint::MoveSwapped).await;
     }
     Ok(moved)
 }

@@ -13,7 +13,7 @@
 //! The chunk is never worse off on the way: it is left alone unless every shard of the new coding is there.
 
 use placement_map::ClusterMap;
-use placement_types::{ByteRange, ChunkId, GroupId, TxnId};
+use placement_types::{ByteRange, ChunkId, GroupId, TxnId, Waypoint};
 use storage_node_proto::api::{ChunkApi, ChunkError, MetaError, Owner, WriteChunk};
 use storage_node_proto::command::{Change, Command, FiledChunk, Outcome};
 
@@ -45,6 +45,7 @@ pub(crate) async fn recode(duties: &Duties, group: GroupId, chunk: &FiledChunk, 
     let txn = TxnId::random(&duties.env);
     let owner = Owner { txn, slot: chunk.shelf.slot() };
     let request = WriteChunk { chunk: id, owner, profile, bytes: Some(old.bytes) };
+    duties.env.pass(Waypoint::RecodeBegun).await;
     let whole = ByteRange::new(0, u64::from(old.bytes)).expect("zero is the smallest start");
     let body = duties.coordinator.read_chunk(old.clone(), whole).await?;
     let new = duties.coordinator.write_planned(&request, body).await?;
@@ -58,12 +59,14 @@ pub(crate) async fn recode(duties: &Duties, group: GroupId, chunk: &FiledChunk, 
         discard(&duties.coordinator, new.chunk, &new.shards).await;
         return Err(RecodeError::OtherContent);
     }
+    duties.env.pass(Waypoint::RecodeWritten).await;
     let change =
         Change::Recode { shelf: chunk.shelf, key: chunk.key.clone(), owner: chunk.owner, from: old.clone(), to: new.clone() };
     // Without an outcome nobody knows whether the new shards are in use: then they are the scrub's business.
     let outcome = duties.groups.mutate(group, &Command { txn, time: duties.env.now(), change }).await?;
     if outcome == Outcome::Done {
         metrics::chunk_recoded();
+        duties.env.pass(Waypoint::RecodeSwapped).await;
         return Ok(true);
     }
     tracing::info!(chunk = %old.chunk, ?outcome, "a chunk's new coding was not taken");

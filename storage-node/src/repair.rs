@@ -10,7 +10,7 @@
 //! ([`crate::survey`]) finds those that lost some since.
 
 use futures::StreamExt;
-use placement_types::{ByteRange, DiskId, GroupId, TxnId};
+use placement_types::{ByteRange, DiskId, GroupId, TxnId, Waypoint};
 use storage_node_proto::api::{ChunkApi, ChunkError, MetaError, Owner};
 use storage_node_proto::command::{Change, Command, FiledChunk, Outcome};
 use storage_node_proto::object::ChunkEntry;
@@ -115,6 +115,7 @@ pub(crate) async fn rebuild(
         quorum: 1,
         leftovers: Leftovers::LeaveToScrub,
     };
+    duties.env.pass(Waypoint::RepairBegun).await;
     // What is left of a damaged shard is read only if it does not go without.
     let mut source = entry.clone();
     needs.iter().filter(|need| in_place(need)).for_each(|need| source.shards[need.index] = None);
@@ -125,6 +126,7 @@ pub(crate) async fn rebuild(
     if stored.hash != entry.hash {
         return Err(RepairError::OtherContent);
     }
+    duties.env.pass(Waypoint::RepairWritten).await;
     let mut filled = 0;
     for need in needs {
         let Some(Target { disk, owner }) = set.targets[need.index] else { continue };
@@ -136,6 +138,7 @@ pub(crate) async fn rebuild(
         let txn = if owner.txn == chunk.owner { TxnId::random(&duties.env) } else { owner.txn };
         if in_place(need) || swap(duties, group, chunk, need.index, disk, txn).await? {
             filled += 1;
+            duties.env.pass(Waypoint::RepairSwapped).await;
             metrics::shard_repaired();
         }
     }
@@ -144,7 +147,9 @@ pub(crate) async fn rebuild(
 
 async fn code_again(duties: &Duties, source: &ChunkEntry, set: &ShardSet) -> Result<StoredShards, RepairError> {
     let whole = ByteRange::new(0, u64::from(source.bytes)).expect("zero is the smallest start");
-    let body = duties.coordinator.read_chunk(source.clone(), whole).await?;
+    let env = duties.env.clone();
+    let rebuilt = duties.coordinator.read_chunk(source.clone(), whole).await?;
+    let body = rebuilt.then(move |piece| env.clone().passed(Waypoint::RepairDecoded, piece)).boxed();
     Ok(write_shards(&duties.coordinator, set, body).await?)
 }
 

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use placement_map::DiskRole;
 use placement_proto::api::MapWatch;
 use placement_proto::tenure::Tenure;
-use placement_types::{DiskId, Env, ShardId};
+use placement_types::{DiskId, Env, ShardId, Waypoint};
 use storage_node_proto::api::{ByteStream, DiskReport, ShardApi, ShardError, WriteShard};
 use storage_node_proto::damage::Held;
 use storage_node_store::{Owner, ReadError, WriteError};
@@ -67,8 +67,10 @@ impl ShardApi for ShardService {
         // A unit stream that fails drops the writer: an unfinished shard was never there.
         while let Some(unit) = units.next().await {
             writer.append(unit?).await.map_err(shard_error)?;
+            self.env.pass(Waypoint::UnitAppended).await;
         }
         writer.finish().await.map_err(shard_error)?;
+        self.env.pass(Waypoint::ShardDurable).await;
         // The store takes a repetition as done whoever wrote first. Under another transaction it is not: a scrub that finds
         // the first one unreferenced would delete the shard under the second one's manifest.
         match disk.stat(request.shard).await {

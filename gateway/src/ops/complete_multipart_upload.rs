@@ -8,7 +8,7 @@ use gateway_s3::{
     S3ErrorCode, combine_part_checksums, multipart_etag,
 };
 use placement_map::bucket::Bucket;
-use placement_types::TxnId;
+use placement_types::{TxnId, Waypoint};
 use storage_node_proto::command::{Change, Command, Outcome};
 use storage_node_proto::object::{ObjectAttributes, ObjectRecord, Part, PartSummary, Upload, VersionBody, VersionSelector};
 use storage_node_proto::query::{Answer, Query};
@@ -73,7 +73,10 @@ async fn try_complete(
         record,
     };
     let command = Command { txn: TxnId::random(&gw.env), time: gw.env.now(), change };
-    match gw.commit(shelf, command, None).await? {
+    gw.env.pass(Waypoint::CompleteAssembled).await;
+    let outcome = gw.commit(shelf, command, None).await?;
+    gw.env.pass(Waypoint::CompleteCommitted).await;
+    match outcome {
         Outcome::Written { version, modified } => {
             Ok(Some(PutObjectReply { etag, last_modified: modified, size, checksum, version_id: version_id::of_write(version) }))
         }

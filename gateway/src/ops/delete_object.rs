@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gateway_s3::{DeleteObject, DeleteObjectReply, RequestContext};
 use placement_map::bucket::Bucket;
-use placement_types::TxnId;
+use placement_types::{TxnId, Waypoint};
 use storage_node_proto::command::{Change, Command, Outcome};
 use storage_node_proto::object::VersionSelector;
 
@@ -40,7 +40,10 @@ async fn try_delete(
         selector,
     };
     let command = Command { txn: TxnId::random(&gw.env), time: gw.env.now(), change };
-    match (gw.commit(shelf, command, None).await?, selector) {
+    gw.env.pass(Waypoint::DeleteBegun).await;
+    let outcome = gw.commit(shelf, command, None).await?;
+    gw.env.pass(Waypoint::DeleteCommitted).await;
+    match (outcome, selector) {
         (Outcome::Deleted { marker: Some(marker), .. }, _) => {
             Ok(DeleteObjectReply { version_id: Some(version_id::text(marker)), delete_marker: true })
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gateway_s3::{PutObject, PutObjectReply, RequestContext, VerifiedUpload, WriteCondition};
 use placement_map::bucket::Bucket;
-use placement_types::{ObjectKey, TxnId};
+use placement_types::{ObjectKey, TxnId, Waypoint};
 use storage_node_proto::api::Owner;
 use storage_node_proto::command::{Change, Command, Outcome};
 use storage_node_proto::object::{ObjectAttributes, ObjectRecord};
@@ -25,9 +25,13 @@ pub async fn put_object(gw: &Gateway, cx: &RequestContext, request: PutObject) -
     let attributes = records::attributes(&request.headers)?;
     let bucket = gw.buckets.get(&request.bucket).await?; //                                       2 resolve
     let owner = Owner { txn: TxnId::random(&gw.env), slot: shelf_of(&bucket, &request.key).slot() };
+    gw.env.pass(Waypoint::PutBegun).await;
     let (staged, verified) = gw.writer.write(request.body, owner, gateway_s3::limits::PUT_BYTES_MAX).await?; // 3 store, verify
+    gw.env.pass(Waypoint::PutStaged).await;
     let object = NewObject { key: request.key, condition: request.condition, attributes, verified };
-    commit_object(gw, bucket, object, staged).await //                                            4 commit
+    let reply = commit_object(gw, bucket, object, staged).await?; //                              4 commit
+    gw.env.pass(Waypoint::PutCommitted).await;
+    Ok(reply)
 }
 
 /// Everything about an object to be committed but its bytes.

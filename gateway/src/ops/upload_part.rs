@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gateway_s3::{ChecksumAlgorithm, RequestContext, UploadPart, UploadPartReply, VerifiedUpload};
 use placement_map::bucket::Bucket;
-use placement_types::{ObjectKey, Timestamp, TxnId, UploadId};
+use placement_types::{ObjectKey, Timestamp, TxnId, UploadId, Waypoint};
 use storage_node_proto::api::Owner;
 use storage_node_proto::command::{Change, Command, Outcome};
 use storage_node_proto::object::Upload;
@@ -23,10 +23,13 @@ pub async fn upload_part(gw: &Gateway, cx: &RequestContext, request: UploadPart)
     let (bucket, upload) = open_upload(gw, &bucket, &key, id).await?;
     body.require_checksum(part_algorithm(&upload))?;
     let owner = Owner { txn: TxnId::random(&gw.env), slot: shelf_of(&bucket, &key).slot() };
+    gw.env.pass(Waypoint::PartBegun).await;
     let (staged, verified) = gw.writer.write(body, owner, gateway_s3::limits::PUT_BYTES_MAX).await?;
+    gw.env.pass(Waypoint::PartStaged).await;
     let etag = verified.etag();
     let checksum = Some(verified.checksum.clone());
     commit_part(gw, &bucket, NewPart { key, upload: id, number: number.get(), verified }, staged).await?;
+    gw.env.pass(Waypoint::PartCommitted).await;
     Ok(UploadPartReply { etag, checksum })
 }
 

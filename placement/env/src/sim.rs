@@ -41,6 +41,7 @@ pub fn env_on(fs: &SimFs, seed: u64) -> (Env, SimControls) {
         net: Arc::new(RefusingNet),
         fs: Arc::new(fs.clone()),
         tasks: Arc::new(SimTasks),
+        watcher: None,
     };
     (env, controls)
 }

@@ -22,5 +22,6 @@ pub fn system() -> Env {
         net: Arc::new(net::SystemNet),
         fs: Arc::new(fs::SystemFs),
         tasks: Arc::new(tasks::SystemTasks),
+        watcher: None,
     }
 }

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use crate::time::Timestamp;
+use crate::waypoint::{Watcher, Waypoint};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub type BoxStream = Box<dyn Stream>;
@@ -32,6 +33,8 @@ pub struct Env {
     pub net: Arc<dyn Net>,
     pub fs: Arc<dyn Fs>,
     pub tasks: Arc<dyn Tasks>,
+    /// Nobody, in production.
+    pub watcher: Option<Arc<dyn Watcher>>,
 }
 
 impl fmt::Debug for Env {
@@ -290,6 +293,19 @@ impl Env {
             }))
             .await;
         receiver.await.expect("the blocking closure ran to its end")
+    }
+
+    /// Says that an operation has come to a point at which the process might die.
+    pub async fn pass(&self, waypoint: Waypoint) {
+        if let Some(watcher) = &self.watcher {
+            watcher.pass(waypoint).await;
+        }
+    }
+
+    /// [`Env::pass`] for what goes through a stream.
+    pub async fn passed<T>(self, waypoint: Waypoint, value: T) -> T {
+        self.pass(waypoint).await;
+        value
     }
 
     pub fn random_u64(&self) -> u64 {

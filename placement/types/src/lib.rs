@@ -13,6 +13,7 @@ mod incarnation;
 mod names;
 mod sizes;
 mod time;
+mod waypoint;
 
 pub use env::{
     BoxFuture, BoxStream, Clock, DirEntry, Elapsed, Env, File, FileMetadata, Fs, Listener, Net, OpenMode, Random, Space, Stream,
@@ -26,3 +27,4 @@ pub use incarnation::{Incarnation, Kinship};
 pub use names::{BucketName, InvalidBucketName, InvalidObjectKey, InvalidZoneName, ObjectKey, ZoneName};
 pub use sizes::{ByteRange, CHUNK_BYTES_MAX, INLINE_BYTES_MAX, InvalidProfile, Profile, SLOTS, STRIPE_BYTES};
 pub use time::Timestamp;
+pub use waypoint::{Watcher, Waypoint};

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
-use placement_types::{CHUNK_BYTES_MAX, ChunkId, DiskId, Profile, ShardId};
+use placement_types::{CHUNK_BYTES_MAX, ChunkId, DiskId, Profile, ShardId, Waypoint};
 use storage_node_erasure::Coder;
 use storage_node_proto::api::{ByteStream, ChunkError, Owner, ShardError, WriteShard};
 
@@ -87,11 +87,14 @@ pub(crate) async fn write_shards(
         }
         hasher.update(&stripe);
         write.push(coder.encode(stripe)).await?;
+        coordinator.env.pass(Waypoint::StripeSent).await;
     }
     if bytes == 0 || set.bytes.is_some_and(|announced| announced != bytes) {
         return Err(ChunkError::WrongLength { chunk: set.chunk });
     }
+    coordinator.env.pass(Waypoint::ChunkSent).await;
     let acked = write.finish().await?;
+    coordinator.env.pass(Waypoint::ChunkDurable).await;
     Ok(StoredShards { bytes, hash: hasher.finalize().into(), acked })
 }
 
@@ -185,6 +188,7 @@ impl<'a> Write<'a> {
                     acked[index] = Some(disk);
                     count += 1;
                     self.coordinator.holders.suspects.clear(disk);
+                    env.pass(Waypoint::ShardAcknowledged).await;
                 }
                 Err(error) => self.fail(index, disk, error),
             }
