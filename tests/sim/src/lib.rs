@@ -33,6 +33,7 @@ mod network;
 mod operator;
 mod panics;
 mod process;
+mod requests;
 mod roles;
 mod scenario;
 mod schedule;

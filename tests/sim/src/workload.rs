@@ -5,32 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
 use futures::future::join_all;
-use gateway::Gateway;
-use gateway_s3::{
-    Caller, CreateBucket, DeleteObject, GetObject, ListEntry, ListObjects, ObjectSelection, PutObject, ReadConditions,
-    RequestContext, S3Api as _, S3Error, S3ErrorCode, UploadBody, WriteCondition, WriteHeaders,
-};
+use gateway_s3::{ListEntry, ListObjects, S3Api as _, S3Error};
 use parking_lot::Mutex;
-use placement_types::{BucketName, Env, ObjectKey, RequestId};
 use tests_faults::{Action, Operation, Outcome, body};
 
 use crate::dice::Dice;
 use crate::operator::{Operator, Orders};
 use crate::process::RunningGateway;
+use crate::requests::{Read, Requests, bucket, key_number, now, outcome};
 
 /// Keys that clients share: few, so that operations meet.
 const KEYS: u32 = 8;
 
 /// Clients of each gateway.
 const CLIENTS: u32 = 3;
-
-/// Pieces a body comes in, as from a socket.
-const PIECE_BYTES: usize = 100_000;
-
-const BUCKET: &str = "simulated";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -92,10 +81,10 @@ pub async fn run_clients(run: Arc<Run>, running: RunningGateway, number: u32) ->
     let RunningGateway { env, gateway, maps, follower, client: placement, nodes } = running;
     let operator =
         Arc::new(Operator { env: env.clone(), client: placement, maps: maps.clone(), nodes, orders: run.orders.clone() });
+    let requests = Requests { env: env.clone(), gateway };
     let client = |index: u32| Client {
         run: run.clone(),
-        env: env.clone(),
-        gateway: gateway.clone(),
+        requests: requests.clone(),
         number: number * 10 + index,
         dice: Dice::new(run.seed, 0xc0 + u64::from(number * 10 + index)),
     };
@@ -108,7 +97,7 @@ pub async fn run_clients(run: Arc<Run>, running: RunningGateway, number: u32) ->
             }
         }
     });
-    client(9).make_bucket(number == 0).await;
+    requests.make_bucket(number == 0).await;
     run.ready.fetch_add(1, Ordering::Relaxed);
     while !run.has_reached(Stage::Working) {
         env.sleep(Duration::from_millis(20)).await;
@@ -130,34 +119,14 @@ pub async fn run_clients(run: Arc<Run>, running: RunningGateway, number: u32) ->
     Ok(())
 }
 
-fn now() -> Duration {
-    turmoil::sim_elapsed().expect("clients run inside the simulation")
-}
-
 struct Client {
     run: Arc<Run>,
-    env: Env,
-    gateway: Arc<Gateway>,
+    requests: Requests,
     number: u32,
     dice: Dice,
 }
 
 impl Client {
-    async fn make_bucket(&self, first: bool) {
-        loop {
-            let made = if first {
-                self.gateway.create_bucket(&self.context(), CreateBucket { bucket: bucket(), location: None }).await
-            } else {
-                self.gateway.head_bucket(&self.context(), bucket()).await
-            };
-            match made {
-                Ok(()) => return,
-                Err(error) if error.code == S3ErrorCode::BucketAlreadyOwnedByYou => return,
-                Err(_) => self.env.sleep(Duration::from_millis(100)).await,
-            }
-        }
-    }
-
     async fn work(&self) {
         while !self.run.has_reached(Stage::Settling) {
             let key = self.dice.range(0, u64::from(KEYS)) as u32;
@@ -167,7 +136,7 @@ impl Client {
                 80..92 => self.delete(key).await,
                 _ => self.list().await,
             }
-            self.env.sleep(self.dice.millis(5, 250)).await;
+            self.requests.env.sleep(self.dice.millis(5, 250)).await;
         }
     }
 
@@ -193,23 +162,11 @@ impl Client {
         };
         let number = self.run.bodies.fetch_add(1, Ordering::Relaxed);
         let content = body::content(number, bytes);
-        let mut rest = content.clone();
-        let mut pieces = Vec::new();
-        while !rest.is_empty() {
-            pieces.push(rest.split_to(rest.len().min(PIECE_BYTES)));
-        }
-        let request = PutObject {
-            bucket: bucket(),
-            key: object_key(key),
-            headers: WriteHeaders::default(),
-            condition: WriteCondition::None,
-            body: UploadBody::from_pieces(self.env.clone(), pieces),
-        };
         let started = now();
-        let verdict = self.gateway.put_object(&self.context(), request).await;
+        let verdict = self.requests.put(key, content.clone()).await;
         let action = match &verdict {
-            Ok(reply) if reply.etag != body::etag(&content) => {
-                Action::Wrong { key, what: format!("the PUT of #{number} was answered with etag {}", reply.etag) }
+            Ok(etag) if *etag != body::etag(&content) => {
+                Action::Wrong { key, what: format!("the PUT of #{number} was answered with etag {etag}") }
             }
             _ => Action::Put { key, body: number },
         };
@@ -217,15 +174,14 @@ impl Client {
     }
 
     async fn delete(&self, key: u32) {
-        let request = DeleteObject { bucket: bucket(), key: object_key(key), version_id: None, condition: WriteCondition::None };
         let started = now();
-        let verdict = self.gateway.delete_object(&self.context(), request).await;
-        self.record(Action::Delete { key }, started, outcome(verdict.map(|_| ())));
+        let verdict = self.requests.delete(key).await;
+        self.record(Action::Delete { key }, started, outcome(verdict));
     }
 
     async fn get(&self, key: u32) {
         let started = now();
-        let (action, verdict) = match self.read(key).await {
+        let (action, verdict) = match self.requests.read(key).await {
             Ok(Read::Absent) => (Action::Get { key, seen: None }, Ok(())),
             Ok(Read::Whole { bytes, etag }) => match body::identify(&bytes) {
                 Some(number) if etag == body::etag(&bytes) => (Action::Get { key, seen: Some(number) }, Ok(())),
@@ -235,32 +191,6 @@ impl Client {
             Err(error) => (Action::Get { key, seen: None }, Err(error)),
         };
         self.record(action, started, outcome(verdict));
-    }
-
-    async fn read(&self, key: u32) -> Result<Read, S3Error> {
-        let request = GetObject {
-            bucket: bucket(),
-            key: object_key(key),
-            version_id: None,
-            conditions: ReadConditions::default(),
-            selection: ObjectSelection::Whole,
-        };
-        let reply = match self.gateway.get_object(&self.context(), request).await {
-            Ok(reply) => reply,
-            Err(error) if error.code == S3ErrorCode::NoSuchKey => return Ok(Read::Absent),
-            Err(error) => return Err(error),
-        };
-        let head = reply.head.object;
-        let mut bytes = BytesMut::new();
-        let mut pieces = reply.body.into_iter().next().unwrap_or_else(|| futures::stream::empty().boxed());
-        while let Some(piece) = pieces.next().await {
-            bytes.extend_from_slice(&piece?);
-        }
-        if (bytes.len() as u64) < head.size {
-            // The client of a connection that breaks off knows that it has not everything.
-            return Err(S3Error::with_message(S3ErrorCode::InternalError, "the body ended early"));
-        }
-        Ok(Read::Whole { bytes: bytes.freeze(), etag: head.etag })
     }
 
     async fn list(&self) {
@@ -279,7 +209,7 @@ impl Client {
         let mut after = None;
         loop {
             let request = ListObjects { bucket: bucket(), prefix: String::new(), delimiter: None, after, max_keys: 3 };
-            let reply = self.gateway.list_objects(&self.context(), request).await?;
+            let reply = self.requests.gateway.list_objects(&self.requests.context(), request).await?;
             for entry in reply.entries {
                 if let ListEntry::Object(object) = entry {
                     keys.insert(key_number(&object.key));
@@ -297,39 +227,4 @@ impl Client {
         self.run.note(operation.ended, &operation.to_string());
         self.run.history.lock().push(operation);
     }
-
-    fn context(&self) -> RequestContext {
-        RequestContext {
-            caller: Caller::Root { access_key: "root".to_owned() },
-            request_id: RequestId::random(&self.env),
-            peer: "10.0.0.1:1".to_owned(),
-            secure: false,
-        }
-    }
-}
-
-enum Read {
-    Absent,
-    Whole { bytes: Bytes, etag: String },
-}
-
-fn outcome(verdict: Result<(), S3Error>) -> Outcome {
-    match verdict {
-        Ok(()) => Outcome::Ok,
-        Err(error) if error.code.status().is_client_error() => Outcome::Refused(error.to_string()),
-        Err(error) => Outcome::Unknown(error.to_string()),
-    }
-}
-
-fn bucket() -> BucketName {
-    BucketName::parse(BUCKET).expect("a legal name")
-}
-
-fn object_key(key: u32) -> ObjectKey {
-    ObjectKey::parse(&format!("key/{key}")).expect("a legal key")
-}
-
-/// A key that nobody wrote becomes a number that nobody wrote.
-fn key_number(key: &ObjectKey) -> u32 {
-    key.as_str().strip_prefix("key/").and_then(|number| number.parse().ok()).unwrap_or(u32::MAX)
 }
