@@ -3,6 +3,7 @@
 use anyhow::bail;
 use gateway::admin::AdminServer;
 use placement_types::Env;
+use storage_node::Limits;
 
 use super::front::{Backend, Front};
 use super::network::{InternalPort, Network};
@@ -47,6 +48,7 @@ impl NodeRole {
             peer_addresses: settings.peers.clone(),
             moved: settings.moved.unwrap_or(false),
             kv: rocks(),
+            limits: Limits::default(),
         })
         .await?;
         let (seeker, internal) = network.connect(candidate)?;

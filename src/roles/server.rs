@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use futures::future::OptionFuture;
 use placement_map::DiskRole;
 use placement_types::{Env, ZoneName};
+use storage_node::Limits;
 
 use super::front::{Backend, Front, S3Listener};
 use super::network::{InternalPort, Network};
@@ -52,6 +53,7 @@ impl ServerRole {
             peer_addresses: if network.is_some() { settings.peers.clone() } else { Vec::new() },
             moved: settings.moved.unwrap_or(false),
             kv: rocks(),
+            limits: Limits::default(),
         })
         .await?;
         let (keys_env, keys_settings) = (env.clone(), settings.clone());

@@ -42,6 +42,7 @@ pub struct StorageParts {
     /// The first data directory is elsewhere than at the start before, and is no copy: an operator says so.
     pub moved: bool,
     pub kv: KvOpeners,
+    pub limits: Limits,
 }
 
 /// A storage side that knows who it is, but not yet how to reach peers.
@@ -191,7 +192,7 @@ impl Seeker {
             system_machine: system_machine.clone(),
             // The state is open already: the system group's machine reads from it too.
             kv: KvOpeners { index: parts.kv.index.clone(), state: Arc::new(move |_| Ok(state.clone())) },
-            limits: Limits::default(),
+            limits: parts.limits,
         })
         .await?;
         identity.record_log().await?;

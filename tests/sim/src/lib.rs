@@ -13,6 +13,7 @@
 //!
 //! Not here: TLS, HTTP and SigV4 of the S3 port (`tests/e2e`), RocksDB's files, real thread interleavings.
 //!
+//! - `audit.rs` compares disks and metadata.
 //! - `scenario.rs` runs one seed; `schedule.rs` plans its faults, `director.rs` causes them; `workload.rs` is what clients do
 //!   meanwhile, `operator.rs` what the operator does.
 //! - `tests/faults` judges the history they recorded for K1, K2, K4, K5 and K14, and has the catalogue of faults.
@@ -20,6 +21,7 @@
 //!
 //! Repeat a failed run with the seed it printed: `SIM_SEED=n cargo test -p tests-sim --test seeds chosen -- --nocapture`.
 
+mod audit;
 #[allow(clippy::disallowed_methods)]
 pub mod child;
 mod dice;

@@ -108,9 +108,9 @@ impl Operator {
             let Some(node) = self.nodes.node(*id) else { continue };
             let Ok(Ok(report)) = self.env.timeout(Duration::from_secs(2), node.upkeep()).await else { continue };
             for survey in report.surveys.into_iter().filter(|survey| survey.epoch >= map.epoch) {
-                let work = [survey.lost, survey.leaving, survey.misplaced];
+                let work = [survey.lost, survey.leaving, survey.misplaced, survey.outdated];
                 if work.iter().any(|work| work.shards > 0) {
-                    return Some(format!("{}: lost, leaving, misplaced {work:?}", survey.group));
+                    return Some(format!("{}: lost, leaving, misplaced, outdated {work:?}", survey.group));
                 }
                 surveyed.push(survey.group);
             }

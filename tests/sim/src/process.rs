@@ -11,6 +11,7 @@ use placement::PlacementClient;
 use placement_proto::api::MapWatch;
 use placement_rpc::{Channels, Lineage, Security, serve};
 use placement_types::{Env, Profile, TaskHandle, ZoneName};
+use storage_node::Limits;
 use tonic::service::Routes;
 use tower::util::MapResponseLayer;
 
@@ -26,12 +27,13 @@ pub struct ClusterPlan {
     /// `host:port` of every storage node that founds it.
     pub addresses: Vec<String>,
     pub profile: Profile,
+    pub limits: Limits,
 }
 
 impl ClusterPlan {
-    pub fn new(nodes: usize, profile: Profile) -> Self {
+    pub fn new(nodes: usize, profile: Profile, limits: Limits) -> Self {
         let addresses = (0..nodes).map(|node| format!("{}:{PORT}", node_name(node))).collect();
-        Self { addresses, profile }
+        Self { addresses, profile, limits }
     }
 }
 
@@ -78,6 +80,7 @@ async fn start_node(machine: &Arc<Machine>, plan: ClusterPlan, part: Part) -> an
         peer_addresses: plan.addresses,
         moved: false,
         kv: machine.stores(),
+        limits: plan.limits,
     };
     let candidate = Candidate::open(parts).await?;
     let peers = Arc::new(Peers::new(env.clone(), Channels::new(env.clone(), Security::Plaintext, Lineage::default())));

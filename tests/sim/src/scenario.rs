@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use placement_types::Profile;
+use storage_node::Limits;
 use tests_faults::{Operation, Tally, Violation, check};
 
 use crate::dice::{Dice, derive};
@@ -19,13 +20,28 @@ const GATEWAYS: u32 = 2;
 
 /// Simulated time in which a cluster must be founded, and in which the last operations must end.
 const FOUNDING_MAX: Duration = Duration::from_secs(60);
-const SETTLING_MAX: Duration = Duration::from_secs(120).saturating_add(UPKEEP_MAX);
+const SETTLING_MAX: Duration = Duration::from_secs(120).saturating_add(UPKEEP_MAX).saturating_add(AUDIT_MAX);
 
 /// K14: this long after the last fault everything is served again.
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
 
 /// How long clients go on after that before the last look.
 const CALM: Duration = Duration::from_secs(5);
+
+/// How long after that until disks and metadata agree.
+pub const AUDIT_MAX: Duration = Duration::from_secs(90);
+
+/// The graces of production are minutes and hours; what they are for is over in seconds here.
+fn limits() -> Limits {
+    Limits {
+        gc_grace: Duration::from_secs(5),
+        gc_interval: Duration::from_secs(3),
+        orphan_lease: Duration::from_secs(30),
+        orphan_interval: Duration::from_secs(5),
+        orphan_full_interval: Duration::from_secs(20),
+        ..Limits::default()
+    }
+}
 
 /// What became of a run.
 pub struct Report {
@@ -81,7 +97,7 @@ pub fn simulate_with(seed: u64, plant: Plant) -> Report {
         1 => (4, Profile::new(2, 1)),
         _ => (4, Profile::new(2, 2)),
     };
-    let plan = ClusterPlan::new(nodes, profile.expect("a legal profile"));
+    let plan = ClusterPlan::new(nodes, profile.expect("a legal profile"), limits());
     let run = Run::new(seed);
     run.note(Duration::ZERO, &format!("{nodes} nodes, profile {}", plan.profile));
 
@@ -131,7 +147,7 @@ pub fn simulate_with(seed: u64, plant: Plant) -> Report {
             Duration::MAX
         }
     };
-    failures.extend(run.unsettled.lock().iter().map(|left| format!("K9 not done after {UPKEEP_MAX:?}: {left}")));
+    failures.extend(run.unsettled.lock().iter().map(|left| format!("K9 not done in time: {left}")));
     failures.extend(panics::seen().into_iter().map(|panic| format!("K10 panic: {panic}")));
     if failures.is_empty() {
         let expected = machines.iter().chain(director.grows().then_some(&newcomer));

@@ -14,6 +14,7 @@ use crate::dice::Dice;
 use crate::operator::{Operator, Orders};
 use crate::process::RunningGateway;
 use crate::requests::{Read, Requests, bucket, key_number, now, outcome};
+use crate::scenario::AUDIT_MAX;
 
 /// Keys that clients share: few, so that operations meet.
 const KEYS: u32 = 8;
@@ -41,6 +42,7 @@ pub struct Run {
     pub unsettled: Mutex<Vec<String>>,
     stage: AtomicU8,
     ready: AtomicU8,
+    settled: AtomicU8,
     bodies: AtomicU64,
 }
 
@@ -54,6 +56,7 @@ impl Run {
             unsettled: Mutex::default(),
             stage: AtomicU8::new(Stage::Starting as u8),
             ready: AtomicU8::new(0),
+            settled: AtomicU8::new(0),
             bodies: AtomicU64::new(1),
         })
     }
@@ -115,6 +118,16 @@ pub async fn run_clients(run: Arc<Run>, running: RunningGateway, number: u32) ->
         run.unsettled.lock().push(left);
     }
     client(9).settle().await;
+    run.settled.fetch_add(1, Ordering::Relaxed);
+    if number == 0 {
+        // What the other gateway writes last must have been written.
+        while run.settled.load(Ordering::Relaxed) < run.ready_gateways() {
+            env.sleep(Duration::from_millis(20)).await;
+        }
+        if let Err(difference) = operator.wait_audited(AUDIT_MAX).await {
+            run.unsettled.lock().push(difference);
+        }
+    }
     drop((epochs, follower, at_work));
     Ok(())
 }
