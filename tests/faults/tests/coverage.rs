@@ -87,7 +87,12 @@ fn the_simulation_and_the_soak_count_the_rows_that_are_marked() {
 fn rows_named_in(dir: &Path) -> BTreeSet<Row> {
     let mut named = BTreeSet::new();
     for entry in fs::read_dir(dir).unwrap() {
-        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            named.extend(rows_named_in(&path));
+            continue;
+        }
+        let text = fs::read_to_string(path).unwrap();
         for rest in text.split("Row::").skip(1) {
             let id: String = rest.chars().take_while(|character| character.is_ascii_alphanumeric()).collect();
             named.extend(Row::parse(&id));

@@ -1,12 +1,14 @@
 //! A simulation in a process of its own, in which `same_random.c` takes the place of the operating system's randomness: then the
 //! seed decides even what tokio decides.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use tests_faults::{Row, Tally};
 
-use crate::scenario::{Report, simulate};
+use crate::scenario::Report;
 
 /// What a simulation in another process told.
 #[derive(Debug, Default)]
@@ -26,9 +28,9 @@ impl Told {
     }
 }
 
-/// Runs a seed and prints its report for [`run`] to read. For the process that [`run`] starts.
-pub fn simulate_and_tell(seed: u64) {
-    let Report { violations, failures, missing, rows, trace, history, .. } = simulate(seed);
+/// Prints a report for [`run`] to read. For the process that [`run`] starts.
+pub fn tell(report: Report) {
+    let Report { violations, failures, missing, rows, trace, history, .. } = report;
     let tell = |word: &str, text: &str| text.lines().for_each(|line| println!("{word} {line}"));
     trace.iter().for_each(|line| tell("trace", line));
     rows.iter().for_each(|(row, times)| tell("row", &format!("{} {times}", row.id())));
@@ -41,7 +43,7 @@ pub fn simulate_and_tell(seed: u64) {
     println!("end");
 }
 
-/// Runs `program` with these arguments, which must come to [`simulate_and_tell`].
+/// Runs `program` with these arguments, which must come to [`tell`].
 ///
 /// # Errors
 /// When it cannot be started.
@@ -69,6 +71,30 @@ pub fn run(program: &mut Command, library: &Path) -> std::io::Result<Told> {
         told.broken.push(format!("the simulation ended with {}:\n{complaint}", output.status));
     }
     Ok(told)
+}
+
+/// Says to the test [`CHILD_TEST`] of a test program what to simulate.
+pub const CHILD: &str = "SIM_CHILD";
+const CHILD_TEST: &str = "the_simulation_itself";
+
+/// Starts the test program that runs once more, for its test [`CHILD_TEST`] to simulate `what` by the rules of [`tell`], and
+/// returns the trace. `dir` is for temporary files.
+///
+/// # Panics
+/// When what was simulated does not hold.
+pub fn run_test(what: &str, dir: &Path) -> Vec<String> {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| same_random(dir));
+    println!("simulates {what}");
+    let mut program = Command::new(env::current_exe().expect("a test is a program"));
+    program.args(["--exact", CHILD_TEST, "--nocapture"]).env(CHILD, what);
+    let told = run(&mut program, library).expect("a test can start itself");
+    if !told.holds() {
+        told.trace.iter().for_each(|line| println!("  {line}"));
+        let problems = [told.broken.join("\n"), told.undecided.join("\n")];
+        panic!("{what} fails; repeat it with SIM_SEED or SIM_CASE=\"{what}\"\n{}", problems.join("\n"));
+    }
+    told.trace
 }
 
 /// Compiles the library that makes every process's randomness the same.

@@ -13,7 +13,7 @@
 //!
 //! Not here: TLS, HTTP and SigV4 of the S3 port (`tests/e2e`), RocksDB's files, real thread interleavings.
 //!
-//! - `audit.rs` compares disks and metadata.
+//! - `matrix.rs` lets a process die at every point of every operation (`crash_points.rs`); `audit.rs` compares disks and metadata.
 //! - `scenario.rs` runs one seed; `schedule.rs` plans its faults, `director.rs` causes them; `workload.rs` is what clients do
 //!   meanwhile, `operator.rs` what the operator does.
 //! - `tests/faults` judges the history they recorded for K1, K2, K4, K5 and K14, and has the catalogue of faults.
@@ -24,10 +24,12 @@
 mod audit;
 #[allow(clippy::disallowed_methods)]
 pub mod child;
+mod crash_points;
 mod dice;
 mod director;
 mod lying_fs;
 mod machine;
+mod matrix;
 #[path = "../../../src/net/mod.rs"]
 #[allow(dead_code, unused_imports)]
 mod net;
@@ -43,4 +45,5 @@ mod workload;
 
 pub use dice::Dice;
 pub use machine::Plant;
+pub use matrix::{CHAPTERS, Chapter, simulate_chapter};
 pub use scenario::{Report, simulate, simulate_with};

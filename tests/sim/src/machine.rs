@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use placement_env::sim::{FaultKind, SimClock, SimFs, SimRandom, SimTasks};
-use placement_types::{Clock as _, Env, Fs, OpenMode, Timestamp};
+use placement_types::{Clock as _, Env, Fs, OpenMode, Timestamp, Watcher};
 use storage_node::{KvOpener, KvOpeners};
 use storage_node_kv::{Kv, MemoryKv};
 
@@ -66,6 +66,7 @@ pub struct Machine {
     lying: Arc<AtomicBool>,
     /// The clock of the process that runs.
     clock: Mutex<SimClock>,
+    watcher: Mutex<Option<Arc<dyn Watcher>>>,
     clock_wrong_by_ms: AtomicI64,
 }
 
@@ -88,6 +89,7 @@ impl Machine {
             powered: AtomicBool::new(true),
             lying: Arc::default(),
             clock: Mutex::default(),
+            watcher: Mutex::default(),
             clock_wrong_by_ms: AtomicI64::new(0),
         })
     }
@@ -110,7 +112,13 @@ impl Machine {
                 Plant::LyingLog => Arc::new(LyingFs::new(self.fs.clone(), LOG_DIR, Arc::new(AtomicBool::new(true)))),
             },
             tasks: Arc::new(SimTasks),
+            watcher: self.watcher.lock().clone(),
         }
+    }
+
+    /// From the next start on, `watcher` sees what the processes of this machine come past.
+    pub fn set_watcher(&self, watcher: Arc<dyn Watcher>) {
+        *self.watcher.lock() = Some(watcher);
     }
 
     /// The machine's stores, as its last process left them.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use placement::PlacementClient;
+use placement_map::layout::settled;
 use placement_map::system::{LayoutChange, SystemChange, SystemCommand, SystemOutcome};
-use placement_map::{ClusterMap, DiskRole};
+use placement_map::{ClusterMap, ClusterSettings, DiskRole};
 use placement_proto::api::{MapWatch, PlacementApi as _};
 use placement_types::{DiskId, Env, TxnId};
 use storage_node_proto::api::Nodes;
@@ -80,7 +81,57 @@ impl Operator {
             Order::TakeIn(_) => LayoutChange::TakeIn { disks },
             Order::Drain(_) => LayoutChange::Drain { disks },
         };
-        let change = SystemChange::SetLayout { planned_on: map.layout, change };
+        self.try_change(SystemChange::SetLayout { planned_on: map.layout, change }).await
+    }
+
+    /// Changes the layout, as often as it takes.
+    pub async fn change_layout(&self, change: impl Fn(&ClusterMap) -> LayoutChange) {
+        loop {
+            let map = self.maps.borrow().clone();
+            if let Some(map) = map
+                && self.try_change(SystemChange::SetLayout { planned_on: map.layout, change: change(&map) }).await
+            {
+                return;
+            }
+            self.env.sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Waits until the ring is where it aims at: from then on new chunks are where they belong.
+    pub async fn wait_ring_settled(&self) {
+        loop {
+            let map = self.maps.borrow().clone();
+            if map.is_some_and(|map| settled(&map).ring == map.ring) {
+                return;
+            }
+            self.env.sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// The addresses of the nodes that hold shards.
+    pub async fn holders_of_shards(&self) -> Vec<String> {
+        let mut holding = Vec::new();
+        let Some(map) = self.maps.borrow().clone() else { return holding };
+        for node in map.nodes.values() {
+            let Some(api) = self.nodes.node(node.id) else { continue };
+            let reports = self.env.timeout(Duration::from_secs(2), api.disks()).await;
+            if let Ok(Ok(reports)) = reports
+                && reports.iter().any(|report| report.shards > 0)
+            {
+                holding.push(node.address.clone());
+            }
+        }
+        holding
+    }
+
+    /// Changes the settings, as often as it takes.
+    pub async fn change_settings(&self, settings: ClusterSettings) {
+        while !self.try_change(SystemChange::SetSettings { settings }).await {
+            self.env.sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn try_change(&self, change: SystemChange) -> bool {
         let command = SystemCommand { txn: TxnId::random(&self.env), time: self.env.now(), change };
         matches!(self.client.propose(command).await, Ok(SystemOutcome::Done))
     }
@@ -120,7 +171,7 @@ impl Operator {
     }
 }
 
-fn disks_of(map: &ClusterMap, name: &str) -> Vec<DiskId> {
+pub fn disks_of(map: &ClusterMap, name: &str) -> Vec<DiskId> {
     let address = |host: &str| host.rsplit_once(':').is_some_and(|(host, _)| host == name);
     let node = map.nodes.values().find(|node| address(&node.address)).map(|node| node.id);
     map.disks.values().filter(|disk| Some(disk.node) == node).map(|disk| disk.id).collect()

@@ -7,15 +7,9 @@
 
 use std::env;
 use std::hash::{BuildHasher as _, RandomState};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::path::Path;
 
-use tests_sim::child::{self, same_random, simulate_and_tell};
-use tests_sim::{Plant, simulate_with};
-
-/// Says to [`the_simulation_itself`] what to simulate.
-const CHILD: &str = "SIM_CHILD";
+use tests_sim::{Plant, child, simulate, simulate_with};
 
 /// The seed decides everything: what failed once can be looked at again.
 #[test]
@@ -76,23 +70,12 @@ fn a_log_whose_fsync_lies_is_caught() {
 /// What [`run`] starts in a process of its own; nothing without it.
 #[test]
 fn the_simulation_itself() {
-    if let Ok(seed) = env::var(CHILD) {
-        simulate_and_tell(seed.parse().expect("run() gives a number"));
+    if let Ok(seed) = env::var(child::CHILD) {
+        child::tell(simulate(seed.parse().expect("run() gives a number")));
     }
 }
 
 /// Simulates a seed that must hold, and returns its trace.
 fn run(seed: u64) -> Vec<String> {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    let library = LIBRARY.get_or_init(|| same_random(Path::new(env!("CARGO_TARGET_TMPDIR"))));
-    println!("seed {seed}");
-    let mut program = Command::new(env::current_exe().expect("a test is a program"));
-    program.args(["--exact", "the_simulation_itself", "--nocapture"]).env(CHILD, seed.to_string());
-    let told = child::run(&mut program, library).expect("a test can start itself");
-    if !told.holds() {
-        told.trace.iter().for_each(|line| println!("  {line}"));
-        let problems = [told.broken.join("\n"), told.undecided.join("\n")];
-        panic!("seed {seed} fails; repeat it with SIM_SEED={seed}\n{}", problems.join("\n"));
-    }
-    told.trace
+    child::run_test(&seed.to_string(), Path::new(env!("CARGO_TARGET_TMPDIR")))
 }
