@@ -84,13 +84,16 @@ impl Operator {
         self.try_change(SystemChange::SetLayout { planned_on: map.layout, change }).await
     }
 
-    /// Changes the layout, as often as it takes.
+    /// Changes the layout, as often as it takes, and waits until the map here shows it.
     pub async fn change_layout(&self, change: impl Fn(&ClusterMap) -> LayoutChange) {
+        let mut maps = self.maps.clone();
         loop {
             let map = self.maps.borrow().clone();
             if let Some(map) = map
                 && self.try_change(SystemChange::SetLayout { planned_on: map.layout, change: change(&map) }).await
             {
+                let shown = maps.wait_for(|newer| newer.as_ref().is_some_and(|newer| newer.layout > map.layout)).await;
+                shown.expect("the follower keeps the sender");
                 return;
             }
             self.env.sleep(Duration::from_millis(200)).await;
