@@ -47,5 +47,9 @@ pub enum Part {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Simulates one seed and tells what happened; what the soak starts for each schedule
-    Simulate { seed: u64 },
+    Simulate {
+        seed: u64,
+        /// A chapter of the matrix of crashes instead of a schedule of faults
+        chapter: Option<String>,
+    },
 }

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser as _;
-use tests_sim::Dice;
+use tests_sim::{CHAPTERS, Chapter, Dice, simulate as simulate_schedule, simulate_chapter};
 
 use crate::config::{Command, Config, Part};
 use crate::episode::Means;
@@ -38,13 +38,17 @@ use crate::isolation::Surroundings;
 use crate::report::{Finding, Report};
 use crate::simulation::Simulator;
 
+/// One in so many simulations is a chapter of the matrix of crashes, each chapter in its turn.
+const CHAPTER_EVERY: u64 = 3;
+
 /// How long to simulate before the next cluster of processes.
 const SIMULATE_FOR: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let config = Config::parse();
-    if let Some(Command::Simulate { seed }) = config.command {
-        tests_sim::child::simulate_and_tell(seed);
+    if let Some(Command::Simulate { seed, chapter }) = &config.command {
+        let chapter = chapter.as_ref().map(|name| Chapter::named(name).expect("a chapter of the matrix"));
+        tests_sim::child::tell(chapter.map_or_else(|| simulate_schedule(*seed), |chapter| simulate_chapter(chapter, *seed)));
         return ExitCode::SUCCESS;
     }
     if config.only != Some(Part::Sim)
@@ -102,14 +106,25 @@ fn simulate(simulator: &Simulator, dice: &Dice, end: Instant, report: &mut Repor
     let began = Instant::now();
     while began.elapsed() < SIMULATE_FOR && (Instant::now() < end || report.simulated == 0) {
         let seed = dice.range(0, u64::MAX);
-        let told = simulator.run(seed)?;
+        let turn = report.simulated / CHAPTER_EVERY;
+        let chapter = (report.simulated % CHAPTER_EVERY == CHAPTER_EVERY - 1)
+            .then(|| &CHAPTERS[usize::try_from(turn).unwrap_or(0) % CHAPTERS.len()]);
+        let told = simulator.run(seed, chapter)?;
         report.simulated += 1;
         report.operations += told.operations;
         report.rows.merge(&told.rows);
-        let reproduce = format!("SIM_SEED={seed} cargo test --workspace --test seeds chosen -- --nocapture");
+        let (name, reproduce) = match chapter {
+            None => {
+                (format!("seed {seed}"), format!("SIM_SEED={seed} cargo test --workspace --test seeds chosen -- --nocapture"))
+            }
+            Some(Chapter { name, .. }) => (
+                format!("{name} with seed {seed}"),
+                format!("SIM_CASE=\"{name} {seed}\" cargo test --workspace --test matrix chosen -- --nocapture"),
+            ),
+        };
         let finding =
-            |what: &Vec<String>| Finding { what: format!("seed {seed}: {}", what.join("\n  ")), reproduce: reproduce.clone() };
-        println!("simulated seed {seed}: {} operations{}", told.operations, if told.holds() { "" } else { ", FAILED" });
+            |what: &Vec<String>| Finding { what: format!("{name}: {}", what.join("\n  ")), reproduce: reproduce.clone() };
+        println!("simulated {name}: {} operations{}", told.operations, if told.holds() { "" } else { ", FAILED" });
         if !told.broken.is_empty() {
             report.violations.push(finding(&told.broken));
         }

@@ -1,8 +1,9 @@
-//! Simulated schedules: each seed in a process of its own, so that it can be repeated exactly.
+//! Simulated schedules, and chapters of the matrix of crashes: each seed in a process of its own, so that it can be repeated exactly.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tests_sim::Chapter;
 use tests_sim::child::{self, Told};
 
 /// The subcommand of this program that simulates one seed.
@@ -22,7 +23,9 @@ impl Simulator {
 
     /// # Errors
     /// When the process cannot be started.
-    pub fn run(&self, seed: u64) -> anyhow::Result<Told> {
-        Ok(child::run(Command::new(&self.program).args([SUBCOMMAND, &seed.to_string()]), &self.library)?)
+    pub fn run(&self, seed: u64, chapter: Option<&Chapter>) -> anyhow::Result<Told> {
+        let mut program = Command::new(&self.program);
+        program.args([SUBCOMMAND, &seed.to_string()]).args(chapter.map(|chapter| chapter.name));
+        Ok(child::run(&mut program, &self.library)?)
     }
 }
