@@ -1,8 +1,8 @@
 //! `make soak SECONDS=n`: faults for as long as is asked, against simulated and real clusters in turn.
 //!
 //! - `simulation.rs`: schedules of fresh seeds, each in a process of its own (`tests/sim`).
-//! - `episode.rs`: the life of one cluster of real processes: rounds of faults (`faults.rs`) under load (`clients.rs`, `s3.rs`), each
-//!   followed by reading everything back; then repair has to come to an end, and the history is judged (`tests/faults`).
+//! - `episode.rs`: the life of one cluster of real processes: rounds of faults (`faults.rs`, `cause.rs`) under load (`clients.rs`,
+//!   `s3.rs`), each followed by reading everything back; then repair has to come to an end, and the history is judged (`tests/faults`).
 //! - `fleet.rs`: the processes. Each has a disk that can lose its power (`images.rs`) and a network that can be cut
 //!   (`network.rs`), when this process may make namespaces (`isolation.rs`); `tracer.rs` makes system calls fail and lie.
 //! - `report.rs`: what was shown, row by row of the catalogue, and the last line.
@@ -10,6 +10,7 @@
 //! Everything ends with this process, however that ends: the kernel takes namespaces, mounts and processes down with it.
 #![allow(clippy::disallowed_methods)]
 
+mod cause;
 mod clients;
 mod command;
 mod config;
