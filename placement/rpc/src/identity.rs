@@ -27,6 +27,9 @@ const CLUSTER_NAME: &str = "dozo.internal";
 const NODE_SUFFIX: &str = ".node.dozo.internal";
 const GATEWAY_NAME: &str = "gateway.dozo.internal";
 
+/// No clock shows an earlier one: one that has lost its battery starts there, and its node belongs to the cluster all the same.
+const BEGINNING_YEAR: i32 = 1970;
+
 /// PKCS #8 of an Ed25519 private key (RFC 8410, section 7) up to its 32 bytes.
 const ED25519_PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
@@ -153,7 +156,7 @@ fn authority(secret: &ClusterSecret) -> Result<(Issuer<'static, KeyPair>, Certif
     params.distinguished_name = name("Dozo cluster authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    params.not_before = date_time_ymd(1970, 1, 2);
+    params.not_before = date_time_ymd(BEGINNING_YEAR, 1, 1);
     params.not_after = date_time_ymd(9999, 12, 31);
     params.serial_number = Some(SerialNumber::from(vec![1]));
     let certificate = params.self_signed(&key)?.der().clone();
@@ -173,7 +176,7 @@ fn leaf_params(subject: Subject) -> CertificateParams {
         .collect();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.not_before = date_time_ymd(1970, 1, 2);
+    params.not_before = date_time_ymd(BEGINNING_YEAR, 1, 1);
     params.not_after = date_time_ymd(9999, 12, 31);
     params
 }
@@ -199,6 +202,12 @@ pub(crate) fn read_subject(certificate: &CertificateDer<'_>) -> Option<PeerIdent
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier as _;
+    use rustls::pki_types::UnixTime;
+
     use super::*;
 
     #[test]
@@ -232,6 +241,22 @@ mod tests {
         };
         let (accepted, _) = tokio::join!(identity.acceptor().accept(far), connect);
         assert!(accepted.is_err());
+    }
+
+    #[test]
+    fn a_certificate_is_good_whatever_a_clock_shows() {
+        let secret = ClusterSecret::parse(&"s".repeat(32)).unwrap();
+        let (issuer, root) = authority(&secret).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(root).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let leaf = leaf_params(Subject::Gateway).signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+        for seconds in [0, 600, 86_400, 1 << 31, 1 << 32, 1 << 33] {
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            let verified = verifier.verify_server_cert(leaf.der(), &[], &Identity::server_name(), &[], now);
+            assert!(verified.is_ok(), "at {seconds}: {verified:?}");
+        }
     }
 
     #[test]
