@@ -53,7 +53,7 @@ test-cluster: deps
 	tests/e2e/with-docker $(CARGO) test $(FLAGS) --workspace --features tests-e2e/docker --test compose -- --nocapture
 
 ## Faults for SECONDS=n against simulated and real clusters in turn; SOAK has further arguments (`--help`). The last line says what
-## came of it. Power cuts, partitions and lying disks need root, loop devices and strace; what is not possible is said.
+## came of it. Power cuts, partitions and lying disks need root, loop devices and strace, wrong clocks libfaketime; what is not possible is said.
 soak: deps
 	$(CARGO) build $(FLAGS) --workspace --bins
 	$${CARGO_TARGET_DIR:-target}/debug/soak --seconds $(SECONDS) $(SOAK)

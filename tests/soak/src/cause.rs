@@ -1,8 +1,12 @@
 //! How a fault is caused, how it is ended, and what shows that it really happened.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,16 +15,27 @@ use tests_sim::Dice;
 use crate::command::run;
 use crate::faults::Fault;
 use crate::fleet::Fleet;
+use crate::images::Frozen;
 use crate::network::Direction;
 use crate::tracer::{Injection, Tracer};
+
+/// Longer than any fault lasts.
+const FOREVER: Duration = Duration::from_secs(600);
+
+/// Fewer than any process has open.
+const DESCRIPTORS: &str = "8";
 
 /// A fault under way, and how to end it.
 pub struct UnderWay {
     paused: Vec<u32>,
     mended: Vec<usize>,
     mended_gateways: Vec<usize>,
-    tracer: Option<Tracer>,
+    tracers: Vec<Tracer>,
     ballast: Option<PathBuf>,
+    frozen: Option<Frozen>,
+    /// A process with threads that wait for what never ends.
+    waiting: Option<u32>,
+    limited: Vec<Limited>,
     /// Nodes whose process may end by itself.
     pub excused: Vec<usize>,
     /// What shows that it happened: packets dropped, calls failed, bits flipped, processes killed.
@@ -33,8 +48,11 @@ impl UnderWay {
             paused: Vec::new(),
             mended: Vec::new(),
             mended_gateways: Vec::new(),
-            tracer: None,
+            tracers: Vec::new(),
             ballast: None,
+            frozen: None,
+            waiting: None,
+            limited: Vec::new(),
             excused: Vec::new(),
             evidence,
         }
@@ -54,11 +72,20 @@ impl UnderWay {
             self.evidence += host.dropped()? + host.slowed().unwrap_or(0);
             host.mend()?;
         }
-        if let Some(tracer) = self.tracer.take() {
+        if let Some(pid) = self.waiting {
+            self.evidence += waiting_threads(pid)? as u64;
+        }
+        for tracer in std::mem::take(&mut self.tracers) {
             self.evidence += tracer.stop()?;
         }
-        if let Some(ballast) = &self.ballast {
-            fs::remove_file(ballast)?;
+        for limited in &self.limited {
+            limited.lift()?;
+        }
+        drop(self.frozen.take());
+        match &self.ballast {
+            Some(ballast) if ballast.is_dir() => fs::remove_dir_all(ballast)?,
+            Some(ballast) => fs::remove_file(ballast)?,
+            None => {}
         }
         Ok((self.evidence, self.excused))
     }
@@ -169,13 +196,13 @@ pub fn cause(fault: Fault, node: usize, fleet: &mut Fleet, dice: &Dice) -> anyho
         }
         Fault::FailSync => {
             let pid = fleet.node(node).context("the node runs")?.pid();
-            under_way.tracer = Some(Tracer::attach(pid, Injection::FailSync, &[], fleet.dir.path())?);
+            under_way.tracers.push(Tracer::attach(pid, Injection::FailSync, &[], fleet.dir.path())?);
             under_way.excused.push(node);
         }
         Fault::LieAboutSync => {
             let pid = fleet.node(node).context("the node runs")?.pid();
             let segments = fleet.segments(node)?;
-            under_way.tracer = Some(Tracer::attach(pid, Injection::LieAboutSync, &segments, fleet.dir.path())?);
+            under_way.tracers.push(Tracer::attach(pid, Injection::LieAboutSync, &segments, fleet.dir.path())?);
         }
         Fault::FillDisk => {
             let mount = fleet.nodes[node].disk.mount.clone();
@@ -191,9 +218,116 @@ pub fn cause(fault: Fault, node: usize, fleet: &mut Fleet, dice: &Dice) -> anyho
             under_way.excused.push(node);
             under_way.evidence = u64::from(bytes > 0);
         }
-        Fault::OldDisk | Fault::ReplaceNode | Fault::Turnover => unreachable!("these are sequences of the episode"),
+        Fault::SlowDisk => {
+            let pid = fleet.node(node).context("the node runs")?.pid();
+            let delay = Injection::Delay(dice.millis(50, 400));
+            under_way.tracers.push(Tracer::attach(pid, delay, &[], fleet.dir.path())?);
+        }
+        Fault::HungDisk => {
+            let pid = fleet.node(node).context("the node runs")?.pid();
+            let segments = fleet.segments(node)?;
+            under_way.tracers.push(Tracer::attach(pid, Injection::Delay(FOREVER), &segments, fleet.dir.path())?);
+            under_way.waiting = Some(pid);
+        }
+        Fault::FrozenDisk => {
+            let pid = fleet.node(node).context("the node runs")?.pid();
+            under_way.frozen = Some(fleet.nodes[node].disk.freeze()?);
+            under_way.waiting = Some(pid);
+        }
+        Fault::FillInodes => {
+            let ballast = fleet.nodes[node].disk.mount.join("ballast");
+            fs::create_dir(&ballast)?;
+            under_way.evidence = fill_inodes(&ballast)?;
+            under_way.ballast = Some(ballast);
+            under_way.excused.push(node);
+        }
+        Fault::ExhaustDescriptors => {
+            let gateway = dice.range(0, fleet.gateways() as u64) as usize;
+            let node_pid = fleet.node(node).context("the node runs")?.pid();
+            let gateway_pid = fleet.gateway(gateway).context("the gateway runs")?.pid();
+            for pid in [node_pid, gateway_pid] {
+                under_way.tracers.push(Tracer::attach(pid, Injection::CountTooManyFiles, &[], fleet.dir.path())?);
+                under_way.limited.push(Limited::limit(pid)?);
+            }
+            // Clients have their connections: here are some that cannot be taken.
+            for address in [fleet.s3(gateway).trim_start_matches("http://"), fleet.address(node)] {
+                drop(TcpStream::connect(address)?);
+            }
+            under_way.excused.push(node);
+        }
+        Fault::CutLeader => {
+            let gateway = dice.range(0, fleet.gateways() as u64) as usize;
+            let address = &fleet.host(node).context("the node has a network")?.address;
+            fleet.gateway_host(gateway).context("the gateway has a network")?.cut(address, Direction::Both)?;
+            under_way.mended_gateways.push(gateway);
+        }
+        Fault::Drip => {
+            fleet.host(node).context("the node has a network")?.slow("4kbit")?;
+            under_way.mended.push(node);
+        }
+        Fault::OldDisk | Fault::ReplaceNode | Fault::Turnover | Fault::SwapDisks | Fault::CloneNode | Fault::WrongClock => {
+            unreachable!("these are sequences of the episode")
+        }
     }
     Ok(under_way)
+}
+
+/// A process that may open nothing more.
+struct Limited {
+    pid: u32,
+    before: String,
+}
+
+impl Limited {
+    fn limit(pid: u32) -> anyhow::Result<Self> {
+        let pid_word = pid.to_string();
+        let shown = run(&["prlimit", "--pid", &pid_word, "--nofile", "--output", "SOFT", "--noheadings", "--raw"])?;
+        run(&["prlimit", "--pid", &pid_word, &format!("--nofile={DESCRIPTORS}:")])?;
+        Ok(Self { pid, before: shown.trim().to_owned() })
+    }
+
+    /// It may be gone.
+    fn lift(&self) -> anyhow::Result<()> {
+        let pid = self.pid.to_string();
+        if !PathBuf::from(format!("/proc/{pid}/fd")).exists() {
+            return Ok(());
+        }
+        run(&["prlimit", "--pid", &pid, &format!("--nofile={}:", self.before)]).map(drop)
+    }
+}
+
+/// How many threads of a process stand still in a call, because the kernel or the tracer holds them there.
+fn waiting_threads(pid: u32) -> anyhow::Result<usize> {
+    let look = || -> anyhow::Result<BTreeSet<PathBuf>> {
+        let mut held = BTreeSet::new();
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let path = task?.path();
+            let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+            if ["State:\tD", "State:\tt"].iter().any(|state| status.contains(state)) {
+                held.insert(path);
+            }
+        }
+        Ok(held)
+    };
+    // A tracer stops every thread for a moment now and then.
+    let mut held = look()?;
+    for _ in 0..5 {
+        sleep(Duration::from_millis(100));
+        held = &held & &look()?;
+    }
+    Ok(held.len())
+}
+
+/// Empty files until there can be no more; how many there are.
+fn fill_inodes(dir: &Path) -> anyhow::Result<u64> {
+    for number in 0.. {
+        match fs::File::create(dir.join(number.to_string())) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(number),
+            Err(error) => return Err(error).context("no more inodes, but not for want of them"),
+        }
+    }
+    unreachable!("no file system has so many")
 }
 
 /// Separates a node from the other nodes, and from the gateways unless it is only isolated.

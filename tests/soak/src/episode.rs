@@ -1,7 +1,9 @@
 //! The life of one real cluster: rounds of faults under load, each followed by reading everything back, until nothing is left to
 //! repair and the whole history is judged.
 
+mod identity;
 mod membership;
+mod time;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,9 @@ const RECOVERY_MAX: Duration = Duration::from_secs(15);
 /// How long clients go on after that before the last look.
 const CALM: Duration = Duration::from_secs(4);
 
+/// This long after a disk stopped answering it is known to be dead, and others lead what its node led.
+const TAKEN_OVER_AFTER: Duration = Duration::from_secs(12);
+
 /// How long nothing may be acknowledged before a fault begins.
 const LOAD_MAX: Duration = Duration::from_secs(60);
 
@@ -43,6 +48,7 @@ const REBUILD_AFTER: &str = "30s";
 pub struct Means {
     pub network: bool,
     pub images: bool,
+    pub clocks: bool,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +128,7 @@ impl<'a> Episode<'a> {
         if begins > self.healed + RECOVERY_MAX {
             self.calm.push(self.healed + RECOVERY_MAX..begins);
         }
-        let node = self.pick(fault);
+        let node = if fault == Fault::CutLeader { self.leader()? } else { self.pick(fault) };
         if fault.is_damage() {
             self.wait_written(node)?;
         }
@@ -132,6 +138,9 @@ impl<'a> Episode<'a> {
             Fault::ReplaceNode => self.replace(node)?,
             Fault::OldDisk => self.bring_back_old(node)?,
             Fault::KillGateway => self.kill_gateways()?,
+            Fault::SwapDisks => self.swap_disks(node)?,
+            Fault::CloneNode => self.clone_node(node)?,
+            Fault::WrongClock => self.live_at_other_times(node)?,
             _ => self.endure(fault, node)?,
         };
         let restarted = Instant::now();
@@ -202,6 +211,9 @@ impl<'a> Episode<'a> {
             }
         }
         sleep(self.dice.millis(1500, 9000));
+        if fault.is_borne() {
+            self.bear()?;
+        }
         if fault == Fault::LieAboutSync {
             // Before the disk is told the truth.
             self.fleet.cut_power(&[node])?;
@@ -209,6 +221,23 @@ impl<'a> Episode<'a> {
         let (evidence, excused) = under_way.end(&mut self.fleet)?;
         self.look_after_processes(&excused)?;
         Ok(evidence)
+    }
+
+    /// K14 while a fault lasts: after a while in which others take over, everything is served.
+    fn bear(&mut self) -> anyhow::Result<()> {
+        sleep(TAKEN_OVER_AFTER);
+        self.wait_served().context("while it lasts")?;
+        self.wait_acknowledged(12).context("while it lasts")?;
+        self.read_back();
+        self.note("borne");
+        Ok(())
+    }
+
+    /// A node that leads metadata groups, more of them than others do.
+    fn leader(&self) -> anyhow::Result<usize> {
+        let leaders = self.fleet.leaders()?;
+        let leads = |node: &usize| leaders.iter().filter(|leader| *leader == node).count();
+        self.fleet.members().into_iter().max_by_key(leads).filter(|node| leads(node) > 0).context("nobody leads anything")
     }
 
     /// Nobody may have ended by himself, except for those whose disk failed under them.

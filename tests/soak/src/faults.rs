@@ -39,6 +39,26 @@ pub enum Fault {
     ReplaceNode,
     /// A node joins, then another is drained and removed, with a crash in between.
     Turnover,
+    /// Everything that a node reads, writes and fsyncs takes a fraction of a second.
+    SlowDisk,
+    /// What a node asks of its shards is never answered; its own state is on a disk that works.
+    HungDisk,
+    /// Nothing can be written to the whole file system of a node, and nobody is told.
+    FrozenDisk,
+    /// A file system without a free inode.
+    FillInodes,
+    /// A process that may open no further file and no further connection.
+    ExhaustDescriptors,
+    /// Each of two nodes finds the other's disk in its place.
+    SwapDisks,
+    /// A node and a copy of its whole disk are started at once.
+    CloneNode,
+    /// Clocks of nodes in another century, those of gateways wrong by minutes.
+    WrongClock,
+    /// A gateway from a node that leads metadata groups.
+    CutLeader,
+    /// What a node is sent arrives at a few hundred bytes a second.
+    Drip,
 }
 
 impl Fault {
@@ -69,6 +89,16 @@ impl Fault {
         Fault::OldDisk,
         Fault::ReplaceNode,
         Fault::Turnover,
+        Fault::SlowDisk,
+        Fault::HungDisk,
+        Fault::FrozenDisk,
+        Fault::FillInodes,
+        Fault::ExhaustDescriptors,
+        Fault::SwapDisks,
+        Fault::CloneNode,
+        Fault::WrongClock,
+        Fault::CutLeader,
+        Fault::Drip,
     ];
 
     /// The rows of the catalogue that it is to show.
@@ -98,7 +128,15 @@ impl Fault {
             Fault::FillDisk => &[Row::D14, Row::D15],
             Fault::OldDisk => &[Row::D26],
             Fault::ReplaceNode => &[Row::D28],
-            Fault::Turnover => &[Row::M8, Row::M10],
+            Fault::Turnover => &[Row::M2, Row::M8, Row::M10],
+            Fault::SlowDisk => &[Row::D21],
+            Fault::HungDisk | Fault::FrozenDisk => &[Row::D22],
+            Fault::FillInodes | Fault::ExhaustDescriptors => &[Row::D17],
+            Fault::SwapDisks => &[Row::D24],
+            Fault::CloneNode => &[Row::D27, Row::M1],
+            Fault::WrongClock => &[Row::C1, Row::C6, Row::C7],
+            Fault::CutLeader => &[Row::N13],
+            Fault::Drip => &[Row::N9],
         }
     }
 
@@ -108,7 +146,9 @@ impl Fault {
     }
 
     pub fn is_possible(self, means: Means) -> bool {
-        (means.network || !self.needs_network()) && (means.images || !self.needs_images())
+        (means.network || !self.needs_network())
+            && (means.images || !self.needs_images())
+            && (means.clocks || self != Fault::WrongClock)
     }
 
     /// It needs packet filters.
@@ -124,16 +164,33 @@ impl Fault {
                 | Fault::SlowLink
                 | Fault::CutAll
                 | Fault::CutGateway
+                | Fault::CutLeader
+                | Fault::Drip
         )
     }
 
     /// It needs file systems of our own.
     fn needs_images(self) -> bool {
-        matches!(self, Fault::CutPowerOfOne | Fault::CutPowerOfAll | Fault::LieAboutSync | Fault::FillDisk)
+        matches!(
+            self,
+            Fault::CutPowerOfOne
+                | Fault::CutPowerOfAll
+                | Fault::LieAboutSync
+                | Fault::FillDisk
+                | Fault::FrozenDisk
+                | Fault::FillInodes
+                | Fault::SwapDisks
+                | Fault::CloneNode
+        )
     }
 
     /// It changes who is part of the cluster, which takes a further disk.
     pub fn needs_disk(self) -> bool {
-        matches!(self, Fault::ReplaceNode | Fault::Turnover)
+        matches!(self, Fault::ReplaceNode | Fault::Turnover | Fault::CloneNode)
+    }
+
+    /// It lasts until others have taken over, and everything is served before it ends.
+    pub fn is_borne(self) -> bool {
+        matches!(self, Fault::SlowDisk | Fault::HungDisk | Fault::FrozenDisk | Fault::FillInodes)
     }
 }

@@ -8,7 +8,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests_e2e::{ACCESS_KEY, Client, Process, SECRET_KEY, free_port};
 
-use crate::images::{Disk, FileSystem};
+use crate::clock::Clock;
+use crate::images::{DATA, Disk, FileSystem};
 use crate::network::Host;
 
 /// A process may take this long to get ready: it waits for the others, on a machine that others use as well.
@@ -39,8 +40,11 @@ pub struct Node {
     place: Place,
     pub disk: Disk,
     process: Option<Process>,
+    zone: String,
     /// It joined a cluster that was there.
     joined: bool,
+    /// What it takes for the time; the truth when there is none.
+    pub clock: Option<Clock>,
     /// It was removed, and is never started again.
     pub gone: bool,
 }
@@ -48,6 +52,7 @@ pub struct Node {
 struct Gateway {
     place: Place,
     process: Option<Process>,
+    clock: Option<Clock>,
 }
 
 /// The whole cluster. Stopped, unmounted and removed when dropped.
@@ -74,7 +79,7 @@ impl Fleet {
             fleet.add_node(*kind)?;
         }
         for number in 0..gateways {
-            fleet.gateways.push(Gateway { place: Place::create(100 + number as u8, networked)?, process: None });
+            fleet.gateways.push(Gateway { place: Place::create(100 + number as u8, networked)?, process: None, clock: None });
         }
         fleet.start_missing()?;
         Ok(fleet)
@@ -84,9 +89,31 @@ impl Fleet {
         let number = self.nodes.len();
         let disk = Disk::create(self.dir.path(), &format!("disk{number}"), kind)?;
         let place = Place::create(1 + number as u8, self.networked)?;
-        let joined = number >= self.founders;
-        self.nodes.push(Node { place, disk, process: None, joined, gone: false });
+        let (zone, joined) = (format!("zone-{number}"), number >= self.founders);
+        self.nodes.push(Node { place, disk, process: None, zone, joined, clock: None, gone: false });
         Ok(number)
+    }
+
+    /// A further node that is a copy of one that does not run, with another address. It is not started.
+    ///
+    /// # Errors
+    /// When the disk cannot be copied.
+    pub fn copy_node(&mut self, original: usize) -> anyhow::Result<usize> {
+        let number = self.nodes.len();
+        let disk = self.nodes[original].disk.copy(self.dir.path(), &format!("disk{number}"))?;
+        let place = Place::create(1 + number as u8, self.networked)?;
+        let zone = self.nodes[original].zone.clone();
+        self.nodes.push(Node { place, disk, process: None, zone, joined: true, clock: None, gone: false });
+        Ok(number)
+    }
+
+    /// Starts a node that does not run, whether it is part of the cluster or not.
+    ///
+    /// # Errors
+    /// When it does not get ready: the message has the end of its log.
+    pub fn start_node(&mut self, number: usize) -> anyhow::Result<()> {
+        self.nodes[number].process = Some(self.launch_node(number)?);
+        Ok(())
     }
 
     /// A further node joins, with nothing on its disk until that is taken in.
@@ -135,7 +162,8 @@ impl Fleet {
         if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("\n")) }
     }
 
-    fn launch(&self, place: &Place, name: &str, arguments: &[&str]) -> anyhow::Result<Process> {
+    /// `further` is what a command is to be preceded by that becomes the process in the end.
+    fn launch(&self, place: &Place, further: Vec<String>, name: &str, arguments: &[&str]) -> anyhow::Result<Process> {
         let peers: Vec<&str> = self.nodes[..self.founders].iter().map(|node| node.place.internal.as_str()).collect();
         let (peers, secret) = (peers.join(","), self.dir.path().join("cluster-secret").display().to_string());
         let variables = [
@@ -145,25 +173,29 @@ impl Fleet {
             ("DOZO_ROOT_SECRET_KEY", SECRET_KEY),
             ("DOZO_ADMIN_ADDR", &place.admin),
         ];
-        let wrapper = place.host.as_ref().map(Host::wrapper).unwrap_or_default();
+        let wrapper = [place.host.as_ref().map(Host::wrapper).unwrap_or_default(), further].concat();
         let log = self.dir.path().join(format!("{name}.log"));
         Ok(Process::start_under(&wrapper, arguments, &variables, &log, START_LIMIT)?.0)
     }
 
     fn launch_node(&self, number: usize) -> anyhow::Result<Process> {
         let node = &self.nodes[number];
-        let (data, address, zone) = (node.disk.data().display().to_string(), &node.place.internal, format!("zone-{number}"));
+        let address = &node.place.internal;
+        // A relative name, so that a copy elsewhere has the same one.
+        let mut further = vec!["env".to_owned(), "-C".to_owned(), node.disk.mount.display().to_string()];
+        further.extend(node.clock.iter().flat_map(Clock::variables));
         let mut arguments =
-            vec!["node", "--data", &data, "--listen", address, "--advertise", address, "--zone", &zone, "--profile", "2+2"];
+            vec!["node", "--data", DATA, "--listen", address, "--advertise", address, "--zone", &node.zone, "--profile", "2+2"];
         if node.joined {
             arguments.push("--join");
         }
-        self.launch(&node.place, &format!("node{number}"), &arguments)
+        self.launch(&node.place, further, &format!("node{number}"), &arguments)
     }
 
     fn launch_gateway(&self, number: usize) -> anyhow::Result<Process> {
-        let place = &self.gateways[number].place;
-        self.launch(place, &format!("gateway{number}"), &["gateway", "--s3-addr", &place.s3])
+        let Gateway { place, clock, .. } = &self.gateways[number];
+        let further = clock.iter().flat_map(|clock| [vec!["env".to_owned()], clock.variables()].concat()).collect();
+        self.launch(place, further, &format!("gateway{number}"), &["gateway", "--s3-addr", &place.s3])
     }
 
     /// `kill -9` of these nodes: signals first to all, so that none sees another's end.
@@ -200,6 +232,11 @@ impl Fleet {
         self.gateways[number].process.as_ref()
     }
 
+    /// From its next start on.
+    pub fn set_gateway_clock(&mut self, number: usize, clock: Option<Clock>) {
+        self.gateways[number].clock = clock;
+    }
+
     pub fn gateways(&self) -> usize {
         self.gateways.len()
     }
@@ -225,6 +262,24 @@ impl Fleet {
 
     pub fn s3(&self, gateway: usize) -> String {
         format!("http://{}", self.gateways[gateway].place.s3)
+    }
+
+    /// The log of a node's process, of all its runs.
+    pub fn node_log(&self, number: usize) -> PathBuf {
+        self.dir.path().join(format!("node{number}.log"))
+    }
+
+    /// The nodes that lead metadata groups now, one for each group.
+    ///
+    /// # Errors
+    /// When nobody tells.
+    pub fn leaders(&self) -> anyhow::Result<Vec<usize>> {
+        let status: Value = serde_json::from_str(&self.admin(&["--json", "status"])?).context("status is JSON")?;
+        let list = |what: &str| status[what].as_array().cloned().with_context(|| format!("status lists {what}"));
+        let nodes = list("nodes")?;
+        let address = |id: &Value| nodes.iter().find(|node| node["id"] == *id).and_then(|node| node["address"].as_str());
+        let number = |address: &str| self.members().into_iter().find(|number| self.address(*number) == address);
+        Ok(list("groups")?.iter().filter_map(|group| number(address(&group["leader"])?)).collect())
     }
 
     /// Runs `dozo admin` through the first gateway that takes it.

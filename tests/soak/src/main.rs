@@ -4,7 +4,8 @@
 //! - `episode.rs`: the life of one cluster of real processes: rounds of faults (`faults.rs`, `cause.rs`) under load (`clients.rs`,
 //!   `s3.rs`), each followed by reading everything back; then repair has to come to an end, and the history is judged (`tests/faults`).
 //! - `fleet.rs`: the processes. Each has a disk that can lose its power (`images.rs`) and a network that can be cut
-//!   (`network.rs`), when this process may make namespaces (`isolation.rs`); `tracer.rs` makes system calls fail and lie.
+//!   (`network.rs`), when this process may make namespaces (`isolation.rs`); `tracer.rs` makes system calls fail, lie and hang,
+//!   `clock.rs` lets a process live at another time.
 //! - `report.rs`: what was shown, row by row of the catalogue, and the last line.
 //!
 //! Everything ends with this process, however that ends: the kernel takes namespaces, mounts and processes down with it.
@@ -12,6 +13,7 @@
 
 mod cause;
 mod clients;
+mod clock;
 mod command;
 mod config;
 mod episode;
@@ -167,10 +169,14 @@ fn means(dir: &std::path::Path, report: &mut Report) -> Means {
         println!("soak: SKIPPED {skipped}");
         report.skipped.push(skipped);
     };
+    let clocks = clock::library();
+    if let Err(why) = &clocks {
+        skip("wrong clocks", why);
+    }
     if isolation::surroundings() == Surroundings::Shared {
         let why = anyhow::anyhow!("this process may not make namespaces");
         skip("partitions, packet loss, power cuts, full disks and lying disks", &why);
-        return Means { network: false, images: false };
+        return Means { network: false, images: false, clocks: clocks.is_ok() };
     }
     let network = network::make_bridge().context("no bridge");
     let images = images::probe(dir).context("no loop mounts");
@@ -180,7 +186,7 @@ fn means(dir: &std::path::Path, report: &mut Report) -> Means {
     if let Err(why) = &images {
         skip("power cuts, full disks and lying disks", why);
     }
-    Means { network: network.is_ok(), images: images.is_ok() }
+    Means { network: network.is_ok(), images: images.is_ok(), clocks: clocks.is_ok() }
 }
 
 fn parse_faults(names: &[String]) -> anyhow::Result<Vec<Fault>> {

@@ -48,6 +48,9 @@ impl Episode<'_> {
         self.crash_somebody()?;
         self.settle().context("after a node was drained")?;
         self.remove(leaving)?;
+        let come_back = self.fleet.start_node(leaving).err().context("M2 a removed node came back")?;
+        let said = format!("{come_back:#}");
+        anyhow::ensure!(said.contains("was removed from the cluster"), "M2 a removed node is not told so: {said}");
         if self.victim == Some(leaving) {
             self.victim = None;
         }
