@@ -229,6 +229,13 @@ pub(crate) fn expiry_row(time: Timestamp, expires: &[u8]) -> Vec<u8> {
     row(table::EXPIRY, &[&time.as_millis().to_be_bytes(), expires])
 }
 
+/// The time of an expiry row.
+pub(crate) fn expiry_time(row: &[u8]) -> Result<Timestamp, KvError> {
+    let millis = row.get(1..).and_then(<[u8]>::first_chunk);
+    let millis = millis.ok_or_else(|| KvError::Corrupt { detail: "an expiry row has no time".into() })?;
+    Ok(Timestamp::from_millis(u64::from_be_bytes(*millis)))
+}
+
 /// Splits a row filed under a key into the key and what follows its zero byte.
 pub(crate) fn split_row(row: &[u8]) -> Result<(&[u8], &[u8]), KvError> {
     let corrupt = || KvError::Corrupt { detail: "a row is not filed under a key".into() };

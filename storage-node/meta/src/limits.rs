@@ -26,6 +26,11 @@ pub const PURGE_PARTS_MAX: usize = 10_000;
 /// Forget keeps at least this much: a command under way is never older, so none in flight loses its fence or its outcome.
 pub const FORGET_AGE_MIN: Duration = Duration::from_secs(60 * 60);
 
+/// One Forget raises the floor by no more than this, whatever the clock of the leader says: were it a year ahead, every command
+/// would be refused for a year once it is right again. A leader forgets once an hour, and keeps a week: such a clock does no harm
+/// before half a day, and a group that slept for a month catches up in three.
+pub const FORGET_STEP_MAX: Duration = Duration::from_secs(12 * 60 * 60);
+
 /// How long after a shard's deletion the same slot of its chunk may not return to that disk. A deletion is by shard id, so
 /// one that a deposed leader still has under way would hit the returned shard; no such call lives nearly as long.
 pub const RETURN_AFTER: Duration = Duration::from_secs(60 * 60);

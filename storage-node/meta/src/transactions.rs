@@ -2,7 +2,8 @@
 //!
 //! Both are forgotten by age. So that forgetting a fence does not let a late commit through, a command older than anything that
 //! may be forgotten (the group's *floor*) is refused. This asks of proposers that a transaction does not outlive
-//! [`FORGET_AGE_MIN`](crate::limits::FORGET_AGE_MIN).
+//! [`FORGET_AGE_MIN`](crate::limits::FORGET_AGE_MIN). The floor never falls, and rises by steps: see
+//! [`FORGET_STEP_MAX`](crate::limits::FORGET_STEP_MAX).
 
 use bytes::Bytes;
 use placement_types::{Timestamp, TxnId};
@@ -11,7 +12,7 @@ use storage_node_proto::command::Outcome;
 
 use crate::apply::Entry;
 use crate::format::{self, table};
-use crate::limits::FORGET_ROWS_MAX;
+use crate::limits::{FORGET_ROWS_MAX, FORGET_STEP_MAX};
 use crate::view::View;
 
 fn outcome_row(txn: TxnId) -> Vec<u8> {
@@ -55,6 +56,15 @@ pub(crate) fn expire(state: &mut Overlay<'_>, time: Timestamp, row: &[u8]) {
 
 pub(crate) fn forget(state: &mut Overlay<'_>, before: Timestamp) -> Result<Outcome, KvError> {
     let mut group = View(&*state).group()?;
+    let never = group.floor == Timestamp::default();
+    let reach = match oldest(View(&*state))? {
+        // The last command left something: that first.
+        Some(oldest) if oldest < group.floor => group.floor,
+        Some(oldest) if never => oldest.plus(FORGET_STEP_MAX),
+        None if never => group.floor,
+        _ => group.floor.plus(FORGET_STEP_MAX),
+    };
+    let before = before.min(reach);
     if before > group.floor {
         group.floor = before;
         state.put(vec![table::GROUP], format::encode_value(&group));
@@ -67,4 +77,9 @@ pub(crate) fn forget(state: &mut Overlay<'_>, before: Timestamp) -> Result<Outco
         state.delete(row);
     }
     Ok(if more { Outcome::NotEmpty } else { Outcome::Done })
+}
+
+fn oldest(view: View<'_>) -> Result<Option<Timestamp>, KvError> {
+    let rows = view.rows_under(&[table::EXPIRY], 1)?;
+    rows.first().map(|(row, _)| format::expiry_time(row)).transpose()
 }

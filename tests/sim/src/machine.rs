@@ -142,9 +142,13 @@ impl Machine {
         self.fs.operations()
     }
 
+    pub fn is_dying(&self) -> bool {
+        self.dying.load(Ordering::Relaxed)
+    }
+
     /// Whether its process may fail to start: the machine is losing its power, or its disk fails.
     pub fn may_fail(&self) -> bool {
-        self.dying.load(Ordering::Relaxed) || self.failing.load(Ordering::Relaxed)
+        self.is_dying() || self.failing.load(Ordering::Relaxed)
     }
 
     /// Nothing of the process reaches the disks any more.

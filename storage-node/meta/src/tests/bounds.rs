@@ -47,6 +47,35 @@ fn a_large_forget_takes_several_entries_and_refuses_what_is_old_at_once() {
     assert!(tables.is_empty(), "{} rows are left", tables.len());
 }
 
+#[test]
+fn a_clock_that_is_a_year_ahead_for_hours_has_no_right_command_refused() {
+    let mut replica = Replica::default();
+    let hour = 60 * 60 * 1000;
+    let (now, year) = (400 * 24 * hour, 365 * 24 * hour);
+    let put = |replica: &mut Replica, txn: u64, at: u64| {
+        let upload = Upload {
+            id: UploadId::from_u128(u128::from(txn)),
+            initiated: time(at),
+            attributes: ObjectAttributes::default(),
+            checksum: None,
+        };
+        replica.apply(&command(txn, at, Change::CreateUpload { shelf: shelf(), key: key("k"), upload }))
+    };
+    let forget = |replica: &mut Replica, txn: u64, at: u64| {
+        let week = 7 * 24 * hour;
+        replica.apply(&command(txn, at, Change::Forget { before: time(at - week) }))
+    };
+    // Nothing is remembered that could be forgotten.
+    assert_eq!(forget(&mut replica, 1, now + year), Outcome::Done);
+    assert_eq!(put(&mut replica, 2, now - 8 * 24 * hour), Outcome::UploadCreated);
+    for n in 0..14 {
+        assert_eq!(forget(&mut replica, 10 + n, now + year + n * hour), Outcome::Done);
+        assert_eq!(put(&mut replica, 100 + n, now + n * hour), Outcome::UploadCreated, "after {n} hours");
+    }
+    // What is old is refused as ever.
+    assert_eq!(put(&mut replica, 200, now - 8 * 24 * hour), Outcome::TxnAborted);
+}
+
 /// A caller resumes after a time and chunk, so a page that ended between two shards of one would lose the second.
 #[test]
 fn a_page_of_garbage_ends_between_chunks() {

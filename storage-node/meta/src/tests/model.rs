@@ -12,6 +12,8 @@ use storage_node_proto::object::{
     ChunkEntry, Data, ObjectRecord, Upload, Version, VersionBody, VersionId, VersionSelector, Versioning,
 };
 
+use crate::limits::FORGET_STEP_MAX;
+
 pub(super) const HOUR_MILLIS: u64 = 60 * 60 * 1000;
 
 #[derive(Debug, Clone)]
@@ -84,10 +86,19 @@ impl Model {
                 return Outcome::Done;
             }
             Change::Forget { before } => {
-                self.floor = self.floor.max(*before);
-                self.outcomes.retain(|_, (time, _)| *time >= *before);
-                self.aborted.retain(|_, time| *time >= *before);
-                self.completed.retain(|_, (time, ..)| *time >= *before);
+                let times = self.outcomes.values().map(|(time, _)| *time).chain(self.aborted.values().copied());
+                let oldest = times.chain(self.completed.values().map(|(time, ..)| *time)).min();
+                let reach = match oldest {
+                    Some(oldest) if oldest < self.floor => self.floor,
+                    Some(oldest) if self.floor == Timestamp::default() => oldest.plus(FORGET_STEP_MAX),
+                    None if self.floor == Timestamp::default() => self.floor,
+                    _ => self.floor.plus(FORGET_STEP_MAX),
+                };
+                let before = (*before).min(reach);
+                self.floor = self.floor.max(before);
+                self.outcomes.retain(|_, (time, _)| *time >= before);
+                self.aborted.retain(|_, time| *time >= before);
+                self.completed.retain(|_, (time, ..)| *time >= before);
                 return Outcome::Done;
             }
             _ => {}
