@@ -131,6 +131,7 @@ impl Failure {
             Answer::Garbage { .. } => unfit("garbage"),
             Answer::Degraded { .. } => unfit("degraded chunks"),
             Answer::Referenced { .. } => unfit("references"),
+            Answer::Members { .. } => unfit("members"),
             Answer::Survey { .. } => unfit("a survey"),
             Answer::Holdings { .. } => unfit("holdings"),
         }

@@ -356,6 +356,7 @@ impl ObjectReader {
             | Answer::Garbage { .. }
             | Answer::Degraded { .. }
             | Answer::Referenced { .. }
+            | Answer::Members { .. }
             | Answer::Survey { .. }
             | Answer::Holdings { .. }
             | Answer::NoSuchVersion

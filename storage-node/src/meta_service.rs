@@ -56,10 +56,16 @@ impl MetaApi for MetaService {
     }
 
     async fn query(&self, group: GroupId, query: Query) -> Result<Answer, MetaError> {
-        refuse_system(group)?;
+        if query != Query::Members {
+            refuse_system(group)?;
+        }
         match self.env.timeout(self.limits.propose, self.consensus.read_barrier(group)).await {
             Ok(barrier) => barrier.map_err(|error| self.read_error(group, error))?,
             Err(_) => return Err(MetaError::Unavailable { group, why: "leadership was not proven in time".into() }),
+        }
+        if query == Query::Members {
+            let status = self.consensus.group_status(group).ok_or(MetaError::NoSuchGroup { group })?;
+            return Ok(Answer::Members { replicas: [status.voters, status.voters_outgoing].concat() });
         }
         if is_small(&query) {
             return answer(&self.consensus, group, &query);
@@ -80,7 +86,7 @@ fn answer(consensus: &Consensus, group: GroupId, query: &Query) -> Result<Answer
 /// A few point reads, mostly of cached blocks: cheaper where they stand than a trip to another thread.
 fn is_small(query: &Query) -> bool {
     match query {
-        Query::Version { .. } | Query::Upload { .. } | Query::CompletedUpload { .. } => true,
+        Query::Version { .. } | Query::Upload { .. } | Query::CompletedUpload { .. } | Query::Members => true,
         Query::Data { txns, .. } => txns.len() <= 4,
         Query::ListObjects { .. }
         | Query::ListVersions { .. }

@@ -5,7 +5,8 @@
 //! changed in between, so two changes at once are one after the other.
 //!
 //! A disk is removed only when no manifest names it any more: every metadata group is asked. `force` removes it all the same;
-//! what had too few other shards is then lost.
+//! what had too few other shards is then lost. A node is removed only when no metadata group needs its agreement: the map
+//! says who is to vote, and a group gets there in its own time, so every group is asked as well.
 
 use std::sync::Arc;
 
@@ -195,6 +196,9 @@ struct Held {
 }
 
 async fn describe(gw: &Gateway, map: &Arc<ClusterMap>, layout: &LayoutChange) -> Result<(Value, Held), LayoutError> {
+    if let LayoutChange::RemoveNode { node } = layout {
+        refuse_voter(gw, map, *node).await?;
+    }
     let held = match layout {
         LayoutChange::RemoveDisks { disks } => held_on(gw, map, disks).await.ok_or(LayoutError::Unavailable)?,
         LayoutChange::TakeIn { .. }
@@ -265,6 +269,23 @@ async fn stored_on(gw: &Gateway, node: NodeId) -> u64 {
     let Some(api) = gw.nodes.node(node) else { return 0 };
     let reports = gw.env.timeout(READY_DEADLINE, api.disks()).await.ok().and_then(Result::ok).unwrap_or_default();
     reports.iter().map(|report| report.shard_bytes).sum()
+}
+
+/// A node that is removed is not listened to any more from then on: a group that still counts on it may lose its majority.
+async fn refuse_voter(gw: &Gateway, map: &ClusterMap, node: NodeId) -> Result<(), LayoutError> {
+    let Some(replica) = map.nodes.get(&node).map(|node| node.replica) else { return Ok(()) };
+    let mut members = stream::iter(map.groups.keys().copied().collect::<Vec<_>>())
+        .map(|group| async move { (group, gw.router.query_group(group, READY_DEADLINE, Query::Members).await) })
+        .buffer_unordered(16);
+    while let Some((group, answer)) = members.next().await {
+        let Ok(Answer::Members { replicas }) = answer else { return Err(LayoutError::Unavailable) };
+        if replicas.contains(&replica) {
+            return Err(LayoutError::Refused(format!(
+                "node {node} still votes in group {group}: its replicas are moved once it is drained; try again in a moment"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Asks every metadata group. `None` when one does not answer: then nobody knows.

@@ -106,6 +106,14 @@ async fn the_admin_paths_answer_root_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_votes_somewhere_is_not_removed() {
+    let bench = Bench::new(6);
+    let path = "/admin/v1/layout/plan?op=remove-node&targets=node-1:9100";
+    let (status, body) = bench.get(path, Some(&signer("root", "secret"))).await;
+    assert!(status.is_client_error() && body.to_string().contains("still votes in group"), "{status} {body}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn explain_says_where_the_shards_are_and_what_they_could_bear() {
     let bench = Bench::new(4);
     let bucket = BucketName::parse("bench").unwrap();

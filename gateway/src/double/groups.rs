@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use placement_types::{GroupId, NodeId};
+use placement_types::{GroupId, NodeId, ReplicaId};
 use storage_node_kv::{Durability, Kv as _, MemoryKv, Overlay};
 use storage_node_proto::api::{MetaApi, MetaError};
 use storage_node_proto::command::{Change, Command, Outcome};
@@ -149,6 +149,9 @@ impl MetaApi for Member {
                 let _ = came.send(());
                 let _ = may_pass.await;
             }
+        }
+        if query == Query::Members {
+            return Ok(Answer::Members { replicas: (1..=super::NODES as u64).map(ReplicaId).collect() });
         }
         let state = self.groups.state(self.id, group)?;
         Ok(storage_node_meta::answer(state.kv.as_read(), &query).expect("memory does not fail"))

@@ -49,6 +49,7 @@ pub fn answer(state: &dyn KvRead, query: &Query) -> Result<Answer, KvError> {
         Query::Garbage { before, after, limit } => garbage(view, *before, *after, *limit),
         Query::Degraded { after, limit } => degraded(view, *after, *limit),
         Query::Referenced { txns } => referenced(view, txns),
+        Query::Members => Ok(Answer::Malformed { why: "the members of a group are no part of its state".into() }),
         Query::Survey { after, limit, now } => survey::chunks(view, after.as_ref(), *limit, *now),
         Query::Holdings { disks, after, limit } => survey::holdings(view, disks, after.as_ref(), *limit),
     }
@@ -67,7 +68,7 @@ fn beyond_limits(query: &Query) -> Option<&'static str> {
         | Query::Survey { limit, .. } => page(*limit),
         Query::Holdings { disks, limit, .. } => page(*limit).or(names(disks.len())),
         Query::Data { txns, .. } | Query::Referenced { txns } => names(txns.len()),
-        Query::Version { .. } | Query::Upload { .. } | Query::CompletedUpload { .. } => None,
+        Query::Version { .. } | Query::Upload { .. } | Query::CompletedUpload { .. } | Query::Members => None,
     }
 }
 
@@ -85,6 +86,7 @@ fn shelf_of(query: &Query) -> Option<Shelf> {
         Query::Garbage { .. }
         | Query::Degraded { .. }
         | Query::Referenced { .. }
+        | Query::Members
         | Query::Survey { .. }
         | Query::Holdings { .. } => None,
     }

@@ -95,6 +95,7 @@ codec_enum!(Query, "query" {
     11 => CompletedUpload { shelf, key, upload },
     12 => Survey { after, limit, now },
     13 => Holdings { disks, after, limit },
+    14 => Members {},
 });
 codec_struct!(RecordPlace { shelf, key, owner });
 codec_struct!(SurveyedChunk { filed, movers, departed });
@@ -118,6 +119,7 @@ codec_enum!(Answer, "answer" {
     16 => CompletedUpload { version, modified, etag, checksum },
     17 => Survey { chunks, next },
     18 => Holdings { shards, bytes, next },
+    19 => Members { replicas },
 });
 
 impl<T: Encode> Encode for ListItem<T> {

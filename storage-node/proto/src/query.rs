@@ -1,7 +1,7 @@
 //! What a metadata group can be asked to tell. Queries are answered by the group's leader after a read barrier (I10).
 
 use bytes::Bytes;
-use placement_types::{ChunkId, DiskId, ObjectKey, Timestamp, TxnId, UploadId};
+use placement_types::{ChunkId, DiskId, ObjectKey, ReplicaId, Timestamp, TxnId, UploadId};
 
 use crate::command::{FiledChunk, Garbage, Shelf};
 use crate::object::{Checksum, Data, Part, Upload, Version, VersionId, VersionSelector};
@@ -79,6 +79,8 @@ pub enum Query {
     Referenced {
         txns: Vec<TxnId>,
     },
+    /// Whose agreement the group needs now: its voters, and in the middle of a change those before it too. Also of the system group.
+    Members,
     /// What came of an upload that was completed, so that a repeated Complete can be answered (for about a week).
     CompletedUpload {
         shelf: Shelf,
@@ -158,6 +160,9 @@ pub enum Answer {
     },
     Referenced {
         txns: Vec<TxnId>,
+    },
+    Members {
+        replicas: Vec<ReplicaId>,
     },
     /// `next`: where to go on; `None` at the end.
     Survey {

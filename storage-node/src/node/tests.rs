@@ -183,6 +183,8 @@ async fn a_follower_names_the_leader_and_answers_nothing_itself() {
         assert_eq!(answer, Err(MetaError::NotLeader { group: GROUP, leader: Some(leader.id()) }));
         assert_eq!(node.group_reports()[0].leader, Some(leader.id()));
     }
+    let members = leader.query(GROUP, Query::Members).await;
+    assert!(matches!(members, Ok(Answer::Members { replicas }) if replicas.len() == 3));
     assert!(matches!(
         leader.query(GroupId::SYSTEM, Query::Referenced { txns: vec![] }).await,
         Err(MetaError::NoSuchGroup { .. })
