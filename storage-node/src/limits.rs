@@ -68,6 +68,10 @@ pub(crate) const ROOM_FRESH: Duration = Duration::from_secs(2);
 /// After a survey that a report caused, the next such one waits so many times as long as it took.
 pub(crate) const SURVEY_REST: u32 = 4;
 
+/// After a change of the layout a group is surveyed once more when this long has passed: a write that began by the layout before
+/// may commit after the first survey. What takes longer is found by the next one.
+pub(crate) const LAYOUT_CONFIRM: Duration = Duration::from_secs(60);
+
 /// The window in which the rate of repair, rebalance and re-coding is measured.
 pub(crate) const RATE_WINDOW: Duration = Duration::from_secs(60);
 

@@ -30,7 +30,7 @@ use self::totals::Totals;
 use crate::absence::{self, Found, Inquiry, Reports};
 use crate::diagnosis::{Cause, Need, Step, diagnose};
 use crate::duties::Duties;
-use crate::limits::{REPAIRS_AT_ONCE, SURVEY_NEEDS_MAX, SURVEY_PAGE, SURVEY_REST};
+use crate::limits::{LAYOUT_CONFIRM, REPAIRS_AT_ONCE, SURVEY_NEEDS_MAX, SURVEY_PAGE, SURVEY_REST};
 use crate::metrics;
 use crate::rebalance::{MoveError, move_shard};
 use crate::recode::{RecodeError, recode};
@@ -54,6 +54,8 @@ struct Surveyed {
     at: Duration,
     /// When to look again because the pass left something to do.
     again_at: Option<Duration>,
+    /// When to look again because writes that began by the layout before were still under way.
+    confirm_at: Option<Duration>,
     /// How long the pass took.
     took: Duration,
     /// The newest report that the pass knew of.
@@ -96,6 +98,9 @@ impl Surveys {
         let is_due = last.again_at.is_some_and(|at| now >= at)
             || (reported && now.saturating_sub(last.at) >= duties.limits.report_rest.max(last.took * SURVEY_REST))
             || now.saturating_sub(last.at) >= duties.limits.survey_interval
+            || last.confirm_at.is_some_and(|at| now >= at)
+            // A disk that was kept for a moment and is drained again looks as before, and was written to in between.
+            || last.map.layout != map.layout
             || !last.map.places_like(map);
         if !is_due {
             last.map = map.clone();
@@ -135,10 +140,15 @@ impl Surveys {
         let again_at = (!needy.is_empty() || !doubts.disks.is_empty() || self.is_resting(now)).then_some(now);
         {
             let mut groups = self.groups.lock();
-            let before = groups.get(&group).filter(|_| !inquiry.everything);
-            let all_asked_at = before.map_or(began, |last| last.all_asked_at);
+            let last = groups.get(&group);
+            let all_asked_at = last.filter(|_| !inquiry.everything).map_or(began, |last| last.all_asked_at);
+            let confirm_at = match last {
+                Some(last) if last.map.layout == map.layout => last.confirm_at.filter(|at| began < *at),
+                _ => Some(began + LAYOUT_CONFIRM),
+            };
             let (map, took, served) = (map.clone(), now.saturating_sub(began), served(map));
-            groups.insert(group, Surveyed { map, at: now, again_at, took, seen, all_asked_at, doubts, served, survey });
+            groups
+                .insert(group, Surveyed { map, at: now, again_at, confirm_at, took, seen, all_asked_at, doubts, served, survey });
         }
         let chunks = needy.into_values().map(|chunk| self.mend_or_warn(duties, group, chunk));
         let mended =

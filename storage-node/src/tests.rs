@@ -125,9 +125,13 @@ impl Cluster {
     }
 
     async fn put_many(&self, count: usize) -> Vec<(String, Bytes)> {
+        self.put_some("object", count).await
+    }
+
+    async fn put_some(&self, prefix: &str, count: usize) -> Vec<(String, Bytes)> {
         let mut objects = Vec::new();
         for number in 0..count {
-            let (name, whole) = (format!("object-{number:03}"), content(1_200_000 + number, number as u64));
+            let (name, whole) = (format!("{prefix}-{number:03}"), content(1_200_000 + number, number as u64));
             self.put(&name, &whole).await;
             objects.push((name, whole));
         }

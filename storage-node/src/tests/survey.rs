@@ -4,6 +4,7 @@ use placement_map::{DiskRole, DiskState};
 use storage_node_proto::upkeep::{Tally, Work};
 
 use super::*;
+use crate::limits::LAYOUT_CONFIRM;
 
 impl Cluster {
     async fn assert_all(&self, objects: &[(String, Bytes)]) {
@@ -83,6 +84,40 @@ async fn a_drained_disk_ends_with_no_shard_and_everything_stays_readable() {
     assert_eq!(held, named, "a shard is garbage where it was, not where it is");
     cluster.env.sleep(LEASE).await;
     assert_eq!(cluster.scrub_everywhere().await, 0, "moved shards are in use");
+    cluster.assert_all(&objects).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_kept_for_a_moment_is_drained_again_and_late_writes_are_found() {
+    let cluster = Cluster::new(6, "2+2").await;
+    let mut objects = cluster.put_many(10).await;
+    let surveys = Surveys::default();
+    let drained = disk_id(2, 0);
+    let set_role = |role| {
+        cluster.change_map(|map| {
+            map.layout += 1;
+            map.disks.get_mut(&drained).unwrap().role = role;
+        });
+    };
+    set_role(DiskRole::Draining);
+    cluster.settle(&surveys).await;
+    // Nobody looks while the disk is in use.
+    set_role(DiskRole::InUse);
+    objects.extend(cluster.put_some("between", 30).await);
+    assert!(cluster.disks_in_use(&objects).await.contains(&drained));
+    set_role(DiskRole::Draining);
+    cluster.settle(&surveys).await;
+    assert!(!cluster.disks_in_use(&objects).await.contains(&drained));
+
+    // A gateway that has not heard of it commits to the disk after all was surveyed.
+    let role = |role| cluster.change_map(|map| map.disks.get_mut(&drained).unwrap().role = role);
+    role(DiskRole::InUse);
+    objects.extend(cluster.put_some("late", 30).await);
+    role(DiskRole::Draining);
+    assert!(cluster.disks_in_use(&objects).await.contains(&drained));
+    cluster.env.sleep(LAYOUT_CONFIRM).await;
+    cluster.settle(&surveys).await;
+    assert!(!cluster.disks_in_use(&objects).await.contains(&drained));
     cluster.assert_all(&objects).await;
 }
 
