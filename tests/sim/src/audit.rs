@@ -1,4 +1,5 @@
-//! The audit of the disks: what they hold is what the metadata names, to the shard and to the byte, and no garbage is queued.
+//! The audit of the disks: what they hold is what the metadata names, to the shard and to the byte, and no garbage is queued but
+//! what was dropped under a clock that was ahead: its grace begins when that time comes, and its shards are there until then.
 //!
 //! It asks the product only for what every node and group tells anyway, and trusts none of the workers that are to have got
 //! there: how many shards a disk has, whether it has each of those that manifests name, and how many bytes they take.
@@ -8,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use placement_map::ClusterMap;
-use placement_types::{ChunkId, DiskId, GroupId, ShardId, Timestamp};
+use placement_types::{DiskId, GroupId, ShardId, Timestamp};
 use storage_node_proto::api::NodeApi;
 use storage_node_proto::damage::Held;
+use storage_node_proto::object::ChunkEntry;
 use storage_node_proto::query::{Answer, Query};
 
 use crate::operator::Operator;
@@ -49,7 +51,7 @@ impl Operator {
         let map = self.maps.borrow().clone().ok_or("no map")?;
         let mut named: BTreeMap<DiskId, Named> = BTreeMap::new();
         for group in map.metadata_groups() {
-            self.expect_no_garbage(&map, group).await?;
+            self.collect_garbage_to_come(&map, group, &mut named).await?;
             self.collect_named(&map, group, &mut named).await?;
         }
         for id in map.nodes.keys() {
@@ -78,13 +80,22 @@ impl Operator {
         }
     }
 
-    async fn expect_no_garbage(&self, map: &ClusterMap, group: GroupId) -> Result<(), String> {
+    async fn collect_garbage_to_come(
+        &self,
+        map: &ClusterMap,
+        group: GroupId,
+        named: &mut BTreeMap<DiskId, Named>,
+    ) -> Result<(), String> {
         let query = Query::Garbage { before: Timestamp::from_millis(u64::MAX), after: None, limit: PAGE };
-        match self.ask(map, group, &query).await? {
-            Answer::Garbage { garbage } if garbage.is_empty() => Ok(()),
-            Answer::Garbage { garbage } => Err(format!("{group}: {} rows of garbage", garbage.len())),
-            other => Err(format!("{group} answers {other:?}")),
+        let Answer::Garbage { garbage } = self.ask(map, group, &query).await? else {
+            return Err(format!("{group} does not tell its garbage"));
+        };
+        let due = garbage.iter().filter(|garbage| garbage.since <= self.env.now()).count();
+        if due > 0 {
+            return Err(format!("{group}: {due} rows of garbage"));
         }
+        garbage.iter().for_each(|garbage| add_shards(&garbage.entry, named));
+        Ok(())
     }
 
     async fn collect_named(&self, map: &ClusterMap, group: GroupId, named: &mut BTreeMap<DiskId, Named>) -> Result<(), String> {
@@ -95,14 +106,10 @@ impl Operator {
                 return Err(format!("{group} gives no survey"));
             };
             for entry in chunks.into_iter().map(|chunk| chunk.filed.entry) {
-                let units = entry.profile.stripes(u64::from(entry.bytes));
-                for (index, disk) in (0..).zip(&entry.shards) {
-                    let disk = disk.ok_or_else(|| format!("chunk {} lacks shard {index}", entry.chunk))?;
-                    let on_disk = named.entry(disk).or_default();
-                    on_disk.shards.push(ShardId { chunk: ChunkId::clone(&entry.chunk), index });
-                    on_disk.bytes += entry.shard_bytes();
-                    on_disk.units += units;
+                if let Some(index) = entry.shards.iter().position(Option::is_none) {
+                    return Err(format!("chunk {} lacks shard {index}", entry.chunk));
                 }
+                add_shards(&entry, named);
             }
             after = next;
             if after.is_none() {
@@ -120,5 +127,15 @@ impl Operator {
             }
         }
         Err(format!("nobody answers for {group}"))
+    }
+}
+
+fn add_shards(entry: &ChunkEntry, named: &mut BTreeMap<DiskId, Named>) {
+    for (index, disk) in (0..).zip(&entry.shards) {
+        let Some(disk) = *disk else { continue };
+        let on_disk = named.entry(disk).or_default();
+        on_disk.shards.push(ShardId { chunk: entry.chunk, index });
+        on_disk.bytes += entry.shard_bytes();
+        on_disk.units += entry.profile.stripes(u64::from(entry.bytes));
     }
 }
