@@ -317,6 +317,11 @@ impl Group {
             if at_once { outbox.raft(self.id, message) } else { held.push(message) }
         }
         let committed = ready.take_committed_entries();
+        // That an entry is committed is a hint that may get lost, but not of a change of the members: a replica that forgot that
+        // a joint membership was left would need votes of those who were let go, and may be gone for ever.
+        if self.commit_unlogged && committed.iter().any(|entry| entry.entry_type != EntryType::EntryNormal) {
+            self.log_hard_state(log);
+        }
         for state in ready.take_read_states() {
             self.confirm_read(&state.request_ctx, state.index);
         }
