@@ -168,9 +168,7 @@ impl Tester {
     async fn refill_case(&self, key: u32, case: &Case) {
         let victim = self.victim();
         self.stage.points.kill(victim);
-        for key in key..key + OBJECTS {
-            self.store(key, LARGE_BYTES).await;
-        }
+        self.store_all(key, LARGE_BYTES).await;
         self.arm(case);
         self.bring_back(victim);
         self.wait_whole(case).await;
@@ -178,9 +176,7 @@ impl Tester {
     }
 
     async fn rebuild_case(&self, key: u32, case: &Case) {
-        for key in key..key + OBJECTS {
-            self.store(key, MIDDLE_BYTES).await;
-        }
+        self.store_all(key, MIDDLE_BYTES).await;
         let settings = ClusterSettings { rebuild_after: REBUILD_AFTER, ..ClusterSettings::default() };
         self.operator.change_settings(settings).await;
         let victim = self.holding_victim().await;
@@ -201,9 +197,7 @@ impl Tester {
     }
 
     async fn drain_case(&self, key: u32, case: &Case) {
-        for key in key..key + OBJECTS {
-            self.store(key, LARGE_BYTES).await;
-        }
+        self.store_all(key, LARGE_BYTES).await;
         let victim = &self.holding_victim().await.name;
         self.arm(case);
         self.operator.change_layout(|map| LayoutChange::Drain { disks: disks_of(map, victim) }).await;
@@ -216,9 +210,7 @@ impl Tester {
     }
 
     async fn recode_case(&self, key: u32, case: &Case) {
-        for key in key..key + OBJECTS {
-            self.store(key, MIDDLE_BYTES).await;
-        }
+        self.store_all(key, MIDDLE_BYTES).await;
         self.arm(case);
         let other = |profile: Profile| if profile.data() == 1 { Profile::new(2, 2) } else { Profile::new(1, 2) };
         let map = self.running.maps.borrow().clone().expect("there is a cluster");
@@ -342,6 +334,12 @@ impl Tester {
         let started = now();
         let verdict = self.insist(|| self.requests.put(key, content.clone())).await;
         self.record(Action::Put { key, body: number }, started, outcome(verdict.map(|_| ())));
+    }
+
+    async fn store_all(&self, first: u32, bytes: u64) {
+        for key in first..first + OBJECTS {
+            self.store(key, bytes).await;
+        }
     }
 
     async fn delete(&self, key: u32) {
