@@ -1,7 +1,7 @@
 //! The points on the way of an operation at which a process may die and everything still has to hold.
 //!
 //! The product only names them, by [`Env::pass`](crate::Env::pass): nobody watches in production, and nothing happens there. A
-//! simulation watches, and lets the process die exactly here. The list is what its matrix of crashes is held against
+//! simulation watches, and lets the process die exactly here. The list is what its matrix of crashes is held against.
 //! (`tests/sim/src/matrix.rs`): a point that is added here must be in the matrix, and must be passed.
 
 use std::fmt;
