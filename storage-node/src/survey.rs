@@ -99,8 +99,6 @@ impl Surveys {
             || (reported && now.saturating_sub(last.at) >= duties.limits.report_rest.max(last.took * SURVEY_REST))
             || now.saturating_sub(last.at) >= duties.limits.survey_interval
             || last.confirm_at.is_some_and(|at| now >= at)
-            // A disk that was kept for a moment and is drained again looks as before, and was written to in between.
-            || last.map.layout != map.layout
             || !last.map.places_like(map);
         if !is_due {
             last.map = map.clone();

@@ -233,7 +233,9 @@ impl ClusterMap {
             let role = map.disks.get(&disk).map(|disk| disk.role);
             (role, map.is_home(disk), map.keeps_shards(disk), map.serves_shards(disk), map.takes_shards(disk))
         };
-        self.profile == other.profile
+        // A disk that was kept for a moment and is drained again looks as before, and was written to in between.
+        self.layout == other.layout
+            && self.profile == other.profile
             && self.disks.len() == other.disks.len()
             && self.disks.keys().all(|disk| standing(self, *disk) == standing(other, *disk))
             && self.ring == other.ring
