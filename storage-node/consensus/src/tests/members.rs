@@ -75,6 +75,32 @@ async fn a_change_survives_restarts_of_everybody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_let_go_is_not_needed_after_a_power_cut_of_everybody() {
+    for seed in 30..38 {
+        let mut cluster = Cluster::with_group(seed, 3).await;
+        cluster.write("a").await;
+        cluster.add(4).await;
+        cluster.add(5).await;
+        let leader = cluster.leader().await;
+        let keep = [leader, 4, 5];
+        // It goes on leading, so that nothing is appended after the change.
+        cluster.node(leader).change_members(GROUP, replicas(&keep), vec![]).await.unwrap();
+        assert_eq!(cluster.converge(&keep).await, ["a"]);
+        cluster.sleep_ms(1000).await;
+        for id in 1..=5 {
+            cluster.cut_power(id).await;
+        }
+        for id in keep {
+            cluster.restart(id).await.unwrap();
+        }
+        let new = cluster.leader_among(&keep).await;
+        let status = cluster.status(new).unwrap();
+        assert_eq!((sorted(status.voters), status.voters_outgoing), (sorted(replicas(&keep)), vec![]));
+        assert_eq!(cluster.write("b").await, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn changes_exclude_each_other_and_what_already_is_succeeds() {
     let mut cluster = Cluster::with_group(23, 3).await;
     cluster.write("a").await;
