@@ -10,6 +10,10 @@
 //! enough of it can be read and the disks that are up could take every new shard; until then it waits as it is. Its misplaced
 //! shards are left alone then, because nothing of them will stay.
 //!
+//! A shard that is lost or leaving may have nowhere to go although there are disks enough: its slot left them a moment ago
+//! ([`storage_node_meta::limits::RETURN_AFTER`]), or an orphan is in its way. Such a chunk is *cornered*: it is written anew as
+//! a whole, under an id that no disk has met.
+//!
 //! A disk that is only down or full is waited for. Where a shard goes: to the home of its slot, else to another home of the
 //! chunk, else, unless it is only misplaced, to whatever disk keeps the chunk's shards apart best. Two shards never meet on a
 //! disk, and no node gets more than m as long as it can be helped.
@@ -48,6 +52,8 @@ pub(crate) struct Diagnosis {
     /// The most urgent first.
     pub needs: Vec<Need>,
     pub coding: Coding,
+    /// A shard has nowhere to go, and under a fresh id all of them would have.
+    pub cornered: bool,
 }
 
 /// How a chunk's profile compares with that of new chunks.
@@ -65,6 +71,8 @@ pub(crate) enum Coding {
 pub(crate) enum Step {
     Rebuild,
     Vacate,
+    /// Written anew in its profile, which gives it what it lacks.
+    Renew,
     Recode,
     Move,
 }
@@ -76,6 +84,7 @@ impl Diagnosis {
         match self.coding {
             _ if can(Cause::Lost) => Some(Step::Rebuild),
             _ if can(Cause::Leaving) => Some(Step::Vacate),
+            _ if self.cornered => Some(Step::Renew),
             Coding::Outdated => Some(Step::Recode),
             Coding::Current | Coding::OutdatedForNow if can(Cause::Misplaced) => Some(Step::Move),
             Coding::Current | Coding::OutdatedForNow => None,
@@ -96,9 +105,10 @@ pub(crate) fn diagnose(map: &ClusterMap, entry: &ChunkEntry, departed: &[(u8, Di
         entry.shards.iter().enumerate().filter_map(|(index, disk)| Some((cause(map, &homes, *disk)?, index))).collect();
     causes.sort_unstable();
     let readable = entry.shards.iter().flatten().filter(|disk| map.serves_shards(**disk)).count();
+    let can_be_coded = || readable >= entry.profile.data() && map.can_take(map.profile);
     let coding = if entry.profile == map.profile {
         Coding::Current
-    } else if readable >= entry.profile.data() && map.can_take(map.profile) {
+    } else if can_be_coded() {
         Coding::Outdated
     } else {
         Coding::OutdatedForNow
@@ -115,7 +125,8 @@ pub(crate) fn diagnose(map: &ClusterMap, entry: &ChunkEntry, departed: &[(u8, Di
             needs.push(Need { index, cause, from: entry.shards[index], to });
         }
     }
-    Diagnosis { kept: entry.shards.iter().flatten().filter(|disk| kept(disk)).count(), readable, needs, coding }
+    let cornered = coding == Coding::Current && needs.iter().any(|need| need.to.is_none()) && can_be_coded();
+    Diagnosis { kept: entry.shards.iter().flatten().filter(|disk| kept(disk)).count(), readable, needs, coding, cornered }
 }
 
 fn cause(map: &ClusterMap, homes: &[Option<DiskId>], disk: Option<DiskId>) -> Option<Cause> {
@@ -195,12 +206,18 @@ mod tests {
     fn a_healthy_chunk_needs_nothing_and_waits_for_what_is_only_down_or_full() {
         let mut map = map(5, 2, profile("2+2"));
         let entry = entry(&map, 3, "2+2");
-        assert_eq!(diagnose(&map, &entry, &[]), Diagnosis { kept: 4, readable: 4, needs: vec![], coding: Coding::Current });
+        assert_eq!(
+            diagnose(&map, &entry, &[]),
+            Diagnosis { kept: 4, readable: 4, needs: vec![], coding: Coding::Current, cornered: false }
+        );
         let [first, second] = [entry.shards[0].unwrap(), entry.shards[1].unwrap()];
         let node = map.disks[&first].node;
         map.nodes.get_mut(&node).unwrap().state = NodeState::Down;
         map.disks.get_mut(&second).unwrap().state = DiskState::ReadOnly;
-        assert_eq!(diagnose(&map, &entry, &[]), Diagnosis { kept: 4, readable: 3, needs: vec![], coding: Coding::Current });
+        assert_eq!(
+            diagnose(&map, &entry, &[]),
+            Diagnosis { kept: 4, readable: 3, needs: vec![], coding: Coding::Current, cornered: false }
+        );
     }
 
     #[test]
@@ -243,6 +260,30 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_with_a_shard_that_may_only_go_where_it_was_is_written_anew() {
+        let mut map = map(5, 1, profile("2+2"));
+        let mut entry = entry(&map, 3, "2+2");
+        let [drained, lost] = [1, 2].map(|index: usize| entry.shards[index].unwrap());
+        map.disks.get_mut(&drained).unwrap().role = DiskRole::Draining;
+        let free = diagnose(&map, &entry, &[]).needs[0].to.unwrap();
+        assert_eq!(diagnose(&map, &entry, &[]).step(), Some(Step::Vacate));
+        assert_eq!(diagnose(&map, &entry, &[(1, free)]).step(), Some(Step::Renew));
+        // Another shard that has somewhere to go comes first.
+        entry.shards[2] = None;
+        map.disks.get_mut(&lost).unwrap().state = DiskState::ReadOnly;
+        assert_eq!(diagnose(&map, &entry, &[(1, free)]).step(), Some(Step::Rebuild));
+        assert_eq!(diagnose(&map, &entry, &[(1, free), (2, free)]).step(), None, "three disks take no four shards");
+        map.disks.get_mut(&lost).unwrap().state = DiskState::Good;
+        assert_eq!(diagnose(&map, &entry, &[(1, free), (1, lost), (2, free), (2, lost)]).step(), Some(Step::Renew));
+        let whole = |entry: &ChunkEntry| diagnose(&map, entry, &[]).needs.is_empty();
+        entry.shards = map.plan_write(entry.chunk, entry.profile);
+        assert!(whole(&entry), "it needs nothing once it is");
+        entry.shards[..3].fill(None);
+        let gone: Vec<(u8, DiskId)> = (0..3).flat_map(|index| map.disks.keys().map(move |disk| (index, *disk))).collect();
+        assert_eq!(diagnose(&map, &entry, &gone).step(), None, "one shard of two is no chunk");
+    }
+
+    #[test]
     fn a_removed_disks_shard_is_lost_and_may_have_nowhere_to_go() {
         let mut map = map(4, 1, profile("2+2"));
         let entry = entry(&map, 3, "2+2");
@@ -250,7 +291,7 @@ mod tests {
         map.disks.remove(&removed);
         map.ring.rows.iter_mut().for_each(|row| row.retain(|disk| *disk != removed));
         let need = Need { index: 2, cause: Cause::Lost, from: Some(removed), to: None };
-        let expected = Diagnosis { kept: 3, readable: 3, needs: vec![need], coding: Coding::Current };
+        let expected = Diagnosis { kept: 3, readable: 3, needs: vec![need], coding: Coding::Current, cornered: false };
         assert_eq!(diagnose(&map, &entry, &[]), expected);
         assert_eq!(expected.step(), None, "there is nothing that can be done");
     }

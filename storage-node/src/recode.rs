@@ -11,6 +11,8 @@
 //! meanwhile, they are deleted at once: the id is fresh, so nobody else can have written or listed a shard of it (I3).
 //!
 //! The chunk is never worse off on the way: it is left alone unless every shard of the new coding is there.
+//!
+//! The same is done to a chunk of the right profile with a shard that has nowhere to go ([`crate::diagnosis`]).
 
 use placement_map::ClusterMap;
 use placement_types::{ByteRange, ChunkId, GroupId, TxnId, Waypoint};

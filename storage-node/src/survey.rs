@@ -45,6 +45,8 @@ pub(crate) struct Surveys {
     /// Where a shard could not be brought, and until when it is not tried there again. An orphan of an earlier try may be in
     /// the way until the scrub finds it; another disk is better than waiting for that.
     failed: Mutex<BTreeMap<(ChunkId, u8, DiskId), Duration>>,
+    /// Chunks that could not be written anew, and until when that is not tried again: it costs a whole chunk each time.
+    not_renewed: Mutex<BTreeMap<ChunkId, Duration>>,
 }
 
 #[derive(Clone)]
@@ -175,7 +177,7 @@ impl Surveys {
                 let chunk = found.as_found();
                 let diagnosis = diagnose(map, &chunk.filed.entry, &chunk.departed);
                 totals.count(map, &chunk.filed, &diagnosis);
-                if let Some(step) = diagnosis.step() {
+                if let Some(step) = diagnosis.step().filter(|step| *step != Step::Renew || !self.is_not_renewed(duties, &chunk)) {
                     let margin = diagnosis.kept as i64 - chunk.filed.entry.profile.data() as i64;
                     needy.insert((step >= Step::Recode, margin, step, totals.all.chunks), found);
                     if needy.len() > SURVEY_NEEDS_MAX {
@@ -211,8 +213,10 @@ impl Surveys {
         let SurveyedChunk { filed: chunk, movers, .. } = &found.chunk;
         let as_found = found.as_found();
         let diagnosis = diagnose(&map, &as_found.filed.entry, &as_found.departed);
-        if diagnosis.step() == Some(Step::Recode) {
-            return Ok(recode(duties, group, chunk, &map).await?);
+        match diagnosis.step() {
+            Some(Step::Recode) => return Ok(recode(duties, group, chunk, &map).await?),
+            Some(Step::Renew) => return Ok(self.renew(duties, group, chunk, &map).await?),
+            Some(Step::Rebuild | Step::Vacate | Step::Move) | None => {}
         }
         let lost: Vec<Need> = diagnosis.placed(Cause::Lost).copied().collect();
         let mut done = 0;
@@ -241,6 +245,24 @@ impl Surveys {
         Ok(done > 0)
     }
 
+    async fn renew(&self, duties: &Duties, group: GroupId, chunk: &FiledChunk, map: &ClusterMap) -> Result<bool, RecodeError> {
+        let renewed = recode(duties, group, chunk, map).await;
+        if !matches!(renewed, Ok(true)) {
+            let now = duties.env.monotonic();
+            let mut not_renewed = self.not_renewed.lock();
+            not_renewed.retain(|_, until| *until > now);
+            if not_renewed.len() < SURVEY_NEEDS_MAX {
+                not_renewed.insert(chunk.entry.chunk, now + duties.limits.target_rest);
+            }
+        }
+        renewed
+    }
+
+    fn is_not_renewed(&self, duties: &Duties, chunk: &SurveyedChunk) -> bool {
+        let until = self.not_renewed.lock().get(&chunk.filed.entry.chunk).copied();
+        until.is_some_and(|until| until > duties.env.monotonic())
+    }
+
     async fn rebuild(
         &self,
         duties: &Duties,
@@ -266,9 +288,10 @@ impl Surveys {
         }
     }
 
-    /// Whether some disk is not tried for some shard for a while.
+    /// Whether something is not tried for a while.
     fn is_resting(&self, now: Duration) -> bool {
-        self.failed.lock().values().any(|until| *until > now)
+        let waits = |until: &Duration| *until > now;
+        self.failed.lock().values().any(waits) || self.not_renewed.lock().values().any(waits)
     }
 
     /// Treats the disks where a shard could not be brought lately as ones it left.

@@ -21,7 +21,7 @@ use storage_node_kv::MemoryKv;
 use storage_node_proto::api::{ChunkApi, MetaApi, Owner, ShardApi, ShardError, WriteChunk, WriteShard};
 use storage_node_proto::command::{Change, FiledChunk, Outcome, WriteCondition};
 use storage_node_proto::object::{ChunkEntry, VersionSelector, Versioning};
-use storage_node_proto::query::{Answer, Query};
+use storage_node_proto::query::{Answer, Query, SurveyedChunk};
 use storage_node_proto::upkeep::GroupSurvey;
 use storage_node_store::IndexOpener;
 use tokio::sync::watch;
@@ -145,6 +145,13 @@ impl Cluster {
         }
         let report = surveys.report(&self.duties);
         report.surveys.into_iter().next().expect("the group was surveyed")
+    }
+
+    /// All chunks, as a survey is told of them.
+    async fn surveyed(&self) -> Vec<SurveyedChunk> {
+        let query = Query::Survey { after: None, limit: 1000, now: self.env.now() };
+        let Ok(Answer::Survey { chunks, .. }) = self.meta.query(GROUP, query).await else { panic!("no survey") };
+        chunks
     }
 
     async fn delete(&self, name: &str) {

@@ -32,5 +32,6 @@ pub const FORGET_AGE_MIN: Duration = Duration::from_secs(60 * 60);
 pub const FORGET_STEP_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// How long after a shard's deletion the same slot of its chunk may not return to that disk. A deletion is by shard id, so
-/// one that a deposed leader still has under way would hit the returned shard; no such call lives nearly as long.
+/// one that a deposed leader still has under way would hit the returned shard; no such call lives nearly as long. A chunk that
+/// cannot wait is written anew under another id.
 pub const RETURN_AFTER: Duration = Duration::from_secs(60 * 60);

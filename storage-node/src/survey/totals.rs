@@ -60,7 +60,7 @@ impl Totals {
                 Cause::Leaving => &mut self.leaving,
                 Cause::Misplaced => &mut self.misplaced,
             };
-            work.add(Work { shards: 1, bytes: entry.shard_bytes(), stuck: u64::from(need.to.is_none()) });
+            work.add(Work { shards: 1, bytes: entry.shard_bytes(), stuck: u64::from(need.to.is_none() && !diagnosis.cornered) });
         }
         self.profiles.entry(entry.profile).or_default().add(key, bytes);
         if diagnosis.coding != Coding::Current {

@@ -24,9 +24,7 @@ impl Cluster {
 
     /// The chunk of an object as a survey tells of it.
     async fn filed(&self, name: &str) -> FiledChunk {
-        let query = Query::Survey { after: None, limit: 1000, now: self.env.now() };
-        let Ok(Answer::Survey { chunks, .. }) = self.meta.query(GROUP, query).await else { panic!("no survey") };
-        chunks.into_iter().map(|chunk| chunk.filed).find(|filed| filed.key == key(name)).unwrap()
+        self.surveyed().await.into_iter().map(|chunk| chunk.filed).find(|filed| filed.key == key(name)).unwrap()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Repair and rebalance by survey: lost nodes, drained disks, misplaced shards, and what is told of them.
 
 use placement_map::{DiskRole, DiskState};
+use storage_node_proto::query::SurveyedChunk;
 use storage_node_proto::upkeep::{Tally, Work};
 
 use super::*;
@@ -118,6 +119,40 @@ async fn a_disk_kept_for_a_moment_is_drained_again_and_late_writes_are_found() {
     cluster.env.sleep(LAYOUT_CONFIRM).await;
     cluster.settle(&surveys).await;
     assert!(!cluster.disks_in_use(&objects).await.contains(&drained));
+    cluster.assert_all(&objects).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_is_drained_onto_one_that_was_drained_a_moment_ago() {
+    let cluster = Cluster::new(5, "2+2").await;
+    let objects = cluster.put_many(30).await;
+    let surveys = Surveys::default();
+    let drain = |node: usize| {
+        cluster.change_map(|map| {
+            map.disks.values_mut().for_each(|disk| disk.role = DiskRole::InUse);
+            map.disks.get_mut(&disk_id(node, 0)).unwrap().role = DiskRole::Draining;
+        });
+    };
+    drain(2);
+    assert_eq!(cluster.settle(&surveys).await.leaving, Work::default());
+    // What came from disk 2 to disk 0 has only disk 2 to go to, and may not.
+    let alone = |chunk: &SurveyedChunk| match chunk.departed[..] {
+        [(index, left)] => left == disk_id(2, 0) && chunk.filed.entry.shards[usize::from(index)] == Some(disk_id(0, 0)),
+        _ => false,
+    };
+    let cornered = cluster.surveyed().await.iter().filter(|chunk| alone(chunk)).count();
+    assert!(cornered > 0);
+    drain(0);
+    let survey = cluster.settle(&surveys).await;
+    assert_eq!((survey.leaving, survey.lost), (Work::default(), Work::default()));
+    assert!(!cluster.disks_in_use(&objects).await.contains(&disk_id(0, 0)));
+    cluster.assert_all(&objects).await;
+    cluster.env.sleep(GRACE).await;
+    while cluster.collect().await > 0 {}
+    let (held, named) = (cluster.shards().await.iter().sum::<usize>(), cluster.disks_in_use(&objects).await.len());
+    assert_eq!((held, cluster.shards().await[0]), (named, 0));
+    cluster.env.sleep(LEASE).await;
+    assert_eq!(cluster.scrub_everywhere().await, 0);
     cluster.assert_all(&objects).await;
 }
 
