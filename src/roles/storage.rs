@@ -235,6 +235,7 @@ impl Seeker {
         identity.confirm_run(tenure.boot()).await?;
         register(&env, &client, me.clone()).await?;
         wait_for_node(maps.clone(), me.node).await;
+        warn_of_other_profile(parts.profile, &maps);
         tasks.extend(start_heartbeats(&env, &node, &client, tenure.clone()));
         let noted = node.clone();
         let keeper = Keeper {
@@ -417,6 +418,17 @@ async fn wait_for_node(mut maps: MapWatch, node: NodeId) {
     let known = |map: &Option<Arc<ClusterMap>>| map.as_ref().is_some_and(|map| map.nodes.contains_key(&node));
     // The sender lives in the client, which outlives this wait.
     let _ = maps.wait_for(known).await;
+}
+
+/// One profile holds for the whole cluster, so that of a node that did not found it says nothing. Whoever gave it expects otherwise.
+fn warn_of_other_profile(given: Option<Profile>, maps: &MapWatch) {
+    let (Some(given), Some(map)) = (given, maps.borrow().clone()) else { return };
+    if given != map.profile {
+        tracing::warn!(
+            %given, in_force = %map.profile,
+            "the profile given here is not used: the cluster has one. To change that: dozo admin apply profile {given}"
+        );
+    }
 }
 
 /// How often the disks are looked at for the heartbeat.

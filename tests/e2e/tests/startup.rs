@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use tests_e2e::{ACCESS_KEY, Process, SECRET_KEY, Server, binary};
+use tests_e2e::{ACCESS_KEY, Client, Process, SECRET_KEY, Server, binary};
 
 /// Runs `dozo`, which must end by itself, and returns whether it succeeded and all it printed.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
@@ -86,6 +86,29 @@ fn generated_keys_are_kept_and_readable_by_the_owner_only() {
         }
     }
     assert_eq!(found, [0o600]);
+}
+
+#[test]
+fn another_profile_at_a_later_start_is_not_used_and_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let disks = ["a", "b", "c", "d"].map(|name| dir.path().join(name).display().to_string());
+    disks.iter().for_each(|disk| std::fs::create_dir(disk).unwrap());
+    let log = dir.path().join("log");
+    let profile_after = |given: &str| {
+        let disks: Vec<&str> = disks.iter().map(String::as_str).collect();
+        let arguments = [&["server", "--profile", given], &ANY_PORT[..], &disks].concat();
+        let (_process, ready) = Process::start(&arguments, &KEYS, &log, Duration::from_secs(30)).unwrap();
+        let field = |name: &str| ready.split_whitespace().find_map(|word| word.strip_prefix(name)).unwrap().to_owned();
+        let status = Client::new(&field("s3=")).dozo(&["admin", "--admin-endpoint", &field("admin="), "--json", "status"]);
+        let status: serde_json::Value = serde_json::from_str(&status.unwrap()).unwrap();
+        status["profile"].as_str().unwrap().to_owned()
+    };
+    let warning = "dozo admin apply profile 1+1";
+    assert_eq!(profile_after("2+2"), "2+2");
+    assert!(!std::fs::read_to_string(&log).unwrap().contains(warning));
+    assert_eq!(profile_after("1+1"), "2+2");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains(warning), "{said}");
 }
 
 #[test]
