@@ -1,4 +1,4 @@
-//! Lets a process die exactly where its operation is: at a [`Waypoint`] that was chosen before.
+//! Lets a process die, or stop for a while, exactly where its operation is: at a [`Waypoint`] that was chosen before.
 //!
 //! The machine loses its power inside the call, so that nothing after the point reaches a disk, and the operation goes on never.
 //! The harness takes the process away before the simulation's next tick, and what was not synced with it.
@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{pending, ready};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use placement_types::{BoxFuture, Watcher, Waypoint};
@@ -22,6 +23,8 @@ pub struct CrashPoints {
 struct State {
     /// The next to strike first, each with how many passes go by before.
     armed: VecDeque<(Waypoint, u64)>,
+    /// Where the next operation that comes past stops, and for how long.
+    stop: Option<(Waypoint, Duration)>,
     /// Machines of which the process is to be taken away, and whether that was at a point.
     dead: Vec<(Arc<Machine>, Option<Waypoint>)>,
     passed: BTreeMap<Waypoint, u64>,
@@ -44,6 +47,11 @@ impl CrashPoints {
         self.state.lock().armed = deaths.into_iter().collect();
     }
 
+    /// The next operation that comes past this point goes on so much later.
+    pub fn stop(&self, at: Waypoint, lasting: Duration) {
+        self.state.lock().stop = Some((at, lasting));
+    }
+
     /// Where nobody died yet.
     pub fn armed(&self) -> Vec<Waypoint> {
         self.state.lock().armed.iter().map(|(waypoint, _)| *waypoint).collect()
@@ -62,6 +70,11 @@ impl CrashPoints {
     /// How often each point was passed, also by those who died there.
     pub fn passed(&self) -> BTreeMap<Waypoint, u64> {
         self.state.lock().passed.clone()
+    }
+
+    /// How long the operation stops here.
+    fn stops(&self, waypoint: Waypoint) -> Option<Duration> {
+        self.state.lock().stop.take_if(|(at, _)| *at == waypoint).map(|(_, lasting)| lasting)
     }
 
     /// Whether the machine dies here.
@@ -87,6 +100,9 @@ impl Watcher for Eyes {
         let Some(machine) = self.machine.upgrade() else { return Box::pin(ready(())) };
         if machine.is_dying() {
             return Box::pin(pending());
+        }
+        if let Some(lasting) = self.points.stops(waypoint) {
+            return machine.sleep(lasting);
         }
         if !self.points.strikes(&machine, waypoint) {
             return Box::pin(ready(()));

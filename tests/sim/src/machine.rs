@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use placement_env::sim::{FaultKind, SimClock, SimFs, SimRandom, SimTasks};
-use placement_types::{Clock as _, Env, Fs, OpenMode, Timestamp, Watcher};
+use placement_types::{BoxFuture, Clock as _, Env, Fs, OpenMode, Timestamp, Watcher};
 use storage_node::{KvOpener, KvOpeners};
 use storage_node_kv::{Kv, MemoryKv};
 
@@ -238,6 +238,11 @@ impl Machine {
         self.failing.store(false, Ordering::Relaxed);
         self.fs.set_capacity(CAPACITY_BYTES);
         self.lying.store(false, Ordering::Relaxed);
+    }
+
+    /// Passes the time of the process that runs.
+    pub fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.clock.lock().sleep(duration)
     }
 
     /// The wall clock goes wrong, also for the next process.

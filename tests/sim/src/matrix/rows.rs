@@ -12,6 +12,8 @@ pub enum Act {
     Put,
     /// One that stays within the metadata.
     PutSmall,
+    /// One whose gateway stops for longer than a write may take, with its shards durable, and then goes on.
+    PutLate,
     Part,
     Complete,
     Abort,
@@ -123,6 +125,7 @@ pub const CHAPTERS: &[Chapter] = &[
             case(Act::Scrub, &[(PutStaged, 1), (OrphansSuspected, 2)]),
             case(Act::Scrub, &[(PutStaged, 1), (OrphansFenced, 2)]),
             case(Act::Scrub, &[(PutStaged, 1), (OrphansDeleted, 2)]),
+            case(Act::PutLate, &[]),
         ],
     },
     Chapter {

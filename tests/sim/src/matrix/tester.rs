@@ -30,6 +30,9 @@ const AUDIT_MAX: Duration = Duration::from_secs(120);
 /// When a node that is away is given up, in the case of that.
 const REBUILD_AFTER: Duration = Duration::from_secs(6);
 
+/// Longer than the lease of a write here, and until every node has looked for orphans.
+const LATE: Duration = Duration::from_secs(40);
+
 /// Objects that a node is to have shards of: one of them may have gone by it.
 const OBJECTS: u32 = 3;
 
@@ -74,6 +77,7 @@ impl Tester {
         match case.act {
             Act::Put => self.put_case(key, case, LARGE_BYTES).await,
             Act::PutSmall => self.put_case(key, case, SMALL_BYTES).await,
+            Act::PutLate => self.late_case(key, case).await,
             Act::Part => self.part_case(key, case).await,
             Act::Complete => self.complete_case(key, case).await,
             Act::Abort => self.abort_case(key, case).await,
@@ -102,6 +106,26 @@ impl Tester {
         let verdict = self.attempt(move |requests| async move { requests.put(key, content).await }).await;
         self.record(Action::Put { key, body: number }, started, told(&verdict));
         self.wait_whole(case).await;
+        self.look(key).await;
+    }
+
+    /// An object is overwritten, too late: the shards were taken for orphans, and the one who names them then is refused (P3).
+    async fn late_case(&self, key: u32, case: &Case) {
+        self.store(key, MIDDLE_BYTES).await;
+        let (number, content) = self.fresh(LARGE_BYTES);
+        self.stage.points.stop(Waypoint::PutStaged, LATE);
+        let started = now();
+        let verdict = self.attempt(move |requests| async move { requests.put(key, content).await }).await;
+        let missing = match &verdict {
+            _ if now() - started < LATE => Some("the gateway did not stop"),
+            Some(Ok(_)) => Some("the shards were not taken for orphans"),
+            Some(Err(_)) | None => None,
+        };
+        match missing {
+            Some(missing) => self.stage.missing.lock().push(format!("{case:?}: {missing}")),
+            None => self.stage.rows.lock().hit(Row::C4),
+        }
+        self.record(Action::Put { key, body: number }, started, told(&verdict));
         self.look(key).await;
     }
 
