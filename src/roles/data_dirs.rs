@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/disk/      one disk: disk.id, segments/, index/           (every directory)
+//! DIR/ballast    room for a start on a full disk                (every directory)
 //! DIR/node/      identity, disks, log/, state/                  (the first directory)
 //! ```
 //!
@@ -26,13 +27,15 @@ use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use placement_types::{DiskId, Env};
 use storage_node::DiskDir;
 
+use super::ballast;
+
 const FILE: &str = "disks";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const VERSION: u16 = 2;
 
 /// What may be in a data directory that is not ours yet.
 const HARMLESS: [&str; 1] = ["lost+found"];
-const OURS: [&str; 4] = ["disk", "node", "root-credentials", "root-credentials.tmp"];
+const OURS: [&str; 5] = ["disk", "node", ballast::FILE, "root-credentials", "root-credentials.tmp"];
 
 /// A node's directories and the disks that belong in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +71,12 @@ impl DataDirs {
     /// A directory that is missing, no directory, not writable, given twice, holds foreign data or another node's disk, or that
     /// belongs to this node and is not given: the message names it and says what to do.
     pub fn open(env: &Env, dirs: &[String]) -> anyhow::Result<Self> {
+        let opened = Self::find(env, dirs)?;
+        opened.mounted(env).iter().for_each(|dir| ballast::settle(env, dir));
+        Ok(opened)
+    }
+
+    fn find(env: &Env, dirs: &[String]) -> anyhow::Result<Self> {
         let Some(first) = dirs.first() else {
             bail!("no data directory is given: name at least one");
         };
@@ -112,6 +121,12 @@ impl DataDirs {
             fresh: (planned.stage == Stage::Planned).then_some(planned.disk),
         };
         self.present().map(dir).collect()
+    }
+
+    /// The directories that have their disks, or get them now: where one is missing, that is somebody else's file system.
+    pub fn mounted(&self, env: &Env) -> Vec<PathBuf> {
+        let here = |planned: &&PlannedDisk| planned.stage == Stage::Planned || holds_disk(env, &planned.dir);
+        self.present().filter(here).map(|planned| PathBuf::from(&planned.dir)).collect()
     }
 
     fn present(&self) -> impl Iterator<Item = &PlannedDisk> {

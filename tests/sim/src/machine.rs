@@ -21,6 +21,7 @@ const STARTS_AT: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 /// The one data directory, where its shards are, and their files.
 pub const DATA_DIR: &str = "/data";
+const BALLAST: &str = "/data/ballast";
 const DISK_DIR: &str = "/data/disk";
 const SEGMENTS_DIR: &str = "/data/disk/segments";
 
@@ -30,7 +31,7 @@ const LOG_DIR: &str = "/data/node/log";
 /// What a disk holds that is not full.
 const CAPACITY_BYTES: u64 = 1 << 40;
 
-/// What a process may have to write before it is up.
+/// What a process may have to write before it is up, where it has no ballast for that.
 const START_BYTES: u64 = 64 << 10;
 
 /// How often a process looks whether its machine is switched on.
@@ -220,8 +221,15 @@ impl Machine {
         }
     }
 
-    /// What an operator has to do before a process starts on a full disk.
-    pub fn make_room(&self) {
+    /// What an operator has to do before a process starts on a full disk that has no ballast to give up.
+    pub fn prepare_start(&self) {
+        // One that a crash took away again may be there in name.
+        if !matches!(self.fs.metadata(Path::new(BALLAST)), Ok(Some(ballast)) if ballast.bytes > START_BYTES) {
+            self.make_room();
+        }
+    }
+
+    fn make_room(&self) {
         // Before the first start there is nothing.
         let Ok(space) = self.fs.space(Path::new(DATA_DIR)) else { return };
         self.fs.set_capacity(space.total_bytes + START_BYTES.saturating_sub(space.available_bytes));

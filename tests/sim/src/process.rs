@@ -67,7 +67,7 @@ pub async fn run_node(machine: Arc<Machine>, plan: ClusterPlan, part: Part) -> t
 }
 
 async fn start_node(machine: &Arc<Machine>, plan: ClusterPlan, part: Part) -> anyhow::Result<(Storage, TaskHandle)> {
-    machine.make_room();
+    machine.prepare_start();
     let env = machine.boot();
     let listener = env.net.listen(&format!("0.0.0.0:{PORT}")).await.context("cannot listen")?;
     let parts = StorageParts {
