@@ -1,4 +1,4 @@
-//! Lets a process die, or stop for a while, exactly where its operation is: at a [`Waypoint`] that was chosen before.
+//! Lets a process die, or one operation stop for a while, exactly where that is: at a [`Waypoint`] that was chosen before.
 //!
 //! The machine loses its power inside the call, so that nothing after the point reaches a disk, and the operation goes on never.
 //! The harness takes the process away before the simulation's next tick, and what was not synced with it.

@@ -21,7 +21,7 @@ const STARTS_AT: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 /// The one data directory, where its shards are, and their files.
 pub const DATA_DIR: &str = "/data";
-const BALLAST: &str = "/data/ballast";
+const BALLAST: &str = "/data/dozo.ballast";
 const DISK_DIR: &str = "/data/disk";
 const SEGMENTS_DIR: &str = "/data/disk/segments";
 

@@ -12,7 +12,7 @@ pub enum Act {
     Put,
     /// One that stays within the metadata.
     PutSmall,
-    /// One whose gateway stops for longer than a write may take, with its shards durable, and then goes on.
+    /// One that stops in its gateway for longer than a write may take, with its shards durable, and then goes on.
     PutLate,
     Part,
     Complete,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use gateway_s3::{CompletedPart, S3Error};
+use gateway_s3::{CompletedPart, S3Error, S3ErrorCode};
 use parking_lot::Mutex;
 use placement_map::ClusterSettings;
 use placement_map::system::LayoutChange;
@@ -111,21 +111,23 @@ impl Tester {
 
     /// An object is overwritten, too late: the shards were taken for orphans, and the one who names them then is refused (P3).
     async fn late_case(&self, key: u32, case: &Case) {
-        self.store(key, MIDDLE_BYTES).await;
+        let before = self.store(key, MIDDLE_BYTES).await;
         let (number, content) = self.fresh(LARGE_BYTES);
         self.stage.points.stop(Waypoint::PutStaged, LATE);
         let started = now();
         let verdict = self.attempt(move |requests| async move { requests.put(key, content).await }).await;
-        let missing = match &verdict {
-            _ if now() - started < LATE => Some("the gateway did not stop"),
-            Some(Ok(_)) => Some("the shards were not taken for orphans"),
-            Some(Err(_)) | None => None,
-        };
-        match missing {
-            Some(missing) => self.stage.missing.lock().push(format!("{case:?}: {missing}")),
-            None => self.stage.rows.lock().hit(Row::C4),
+        // Refused, not merely failed: anything else would pass by accident.
+        match &verdict {
+            Some(Err(error)) if error.code == S3ErrorCode::SlowDown && now() - started >= LATE => {
+                self.stage.rows.lock().hit(Row::C4)
+            }
+            other => self.stage.missing.lock().push(format!("{case:?}: not stopped and refused: {other:?}")),
         }
         self.record(Action::Put { key, body: number }, started, told(&verdict));
+        match self.insist(|| self.requests.read(key)).await {
+            Ok(Read::Whole { bytes, .. }) if body::identify(&bytes) == Some(before) => {}
+            _ => self.fail("P3 a write that was refused changed the object"),
+        }
         self.look(key).await;
     }
 
@@ -353,11 +355,13 @@ impl Tester {
         }
     }
 
-    async fn store(&self, key: u32, bytes: u64) {
+    /// Returns the number of the body.
+    async fn store(&self, key: u32, bytes: u64) -> u64 {
         let (number, content) = self.fresh(bytes);
         let started = now();
         let verdict = self.insist(|| self.requests.put(key, content.clone())).await;
         self.record(Action::Put { key, body: number }, started, outcome(verdict.map(|_| ())));
+        number
     }
 
     async fn store_all(&self, first: u32, bytes: u64) {
