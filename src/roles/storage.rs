@@ -427,13 +427,13 @@ async fn wait_for_node(mut maps: MapWatch, node: NodeId) {
     let _ = maps.wait_for(known).await;
 }
 
-/// One profile holds for the whole cluster, so that of a node that did not found it says nothing. Whoever gave it expects otherwise.
+/// One profile holds for the whole cluster; what a node is given after the founding means nothing, and whoever gave it may not know.
 fn warn_of_other_profile(given: Option<Profile>, maps: &MapWatch) {
     let (Some(given), Some(map)) = (given, maps.borrow().clone()) else { return };
     if given != map.profile {
         tracing::warn!(
             %given, in_force = %map.profile,
-            "the profile given here is not used: the cluster has one. To change that: dozo admin apply profile {given}"
+            "the profile given here is not used, the cluster has one: leave it out, or change that by dozo admin apply profile"
         );
     }
 }
