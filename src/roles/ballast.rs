@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use placement_types::{Env, OpenMode, Space};
 
-pub const FILE: &str = "ballast";
+use super::data_dirs::holds_disk;
+
+pub const FILE: &str = "dozo.ballast";
 
 /// The memory tables that a start may have to write out are about as large.
 const BYTES_MAX: u64 = 64 << 20;
@@ -49,7 +51,13 @@ pub async fn keep(env: Env, dirs: Vec<PathBuf>) {
         env.sleep(INTERVAL).await;
         for dir in &dirs {
             let (on, dir) = (env.clone(), dir.clone());
-            env.run_blocking(move || restore(&on, &dir)).await;
+            // Where the disk is missing, that is somebody else's file system by now.
+            env.run_blocking(move || {
+                if holds_disk(&on, &dir) {
+                    restore(&on, &dir)
+                }
+            })
+            .await;
         }
     }
 }

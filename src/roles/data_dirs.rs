@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/disk/      one disk: disk.id, segments/, index/           (every directory)
-//! DIR/ballast    room for a start on a full disk                (every directory)
+//! DIR/dozo.ballast  room for a start on a full disk             (every directory)
 //! DIR/node/      identity, disks, log/, state/                  (the first directory)
 //! ```
 //!
@@ -90,10 +90,12 @@ impl DataDirs {
         let path = node_dir.join(FILE);
         if env.fs.metadata(&path).with_context(|| format!("cannot look at {}", path.display()))?.is_some() {
             let mut known = Self::read(env, node_dir, &path)?;
+            // Before anything is written.
+            known.mounted(env).iter().for_each(|dir| ballast::settle(env, dir));
             known.take_in(env, dirs)?;
             return Ok(known);
         }
-        if let Some(dir) = dirs.iter().find(|dir| holds_disk(env, dir)) {
+        if let Some(dir) = dirs.iter().find(|dir| holds_disk(env, Path::new(dir))) {
             bail!(
                 "{dir} holds a disk, but {} is missing: this node's own state is gone or its directory is not mounted. \
                  Give the directories in the order of the first start",
@@ -125,7 +127,7 @@ impl DataDirs {
 
     /// The directories that have their disks, or get them now: where one is missing, that is somebody else's file system.
     pub fn mounted(&self, env: &Env) -> Vec<PathBuf> {
-        let here = |planned: &&PlannedDisk| planned.stage == Stage::Planned || holds_disk(env, &planned.dir);
+        let here = |planned: &&PlannedDisk| planned.stage == Stage::Planned || holds_disk(env, Path::new(&planned.dir));
         self.present().filter(here).map(|planned| PathBuf::from(&planned.dir)).collect()
     }
 
@@ -190,7 +192,7 @@ impl DataDirs {
         let mut after = self.clone();
         for dir in dirs.iter().filter(|dir| !self.present().any(|known| known.dir == **dir)) {
             let removed = after.disks.iter().position(|known| known.dir == *dir);
-            match (removed, holds_disk(env, dir)) {
+            match (removed, holds_disk(env, Path::new(dir))) {
                 (Some(known), true) => {
                     let disk = after.disks[known].disk;
                     tracing::warn!(dir, %disk, "this disk was removed from the cluster: empty its directory to use it as a new one");
@@ -256,8 +258,8 @@ fn checksum(bytes: &[u8]) -> [u8; 8] {
     *head
 }
 
-fn holds_disk(env: &Env, dir: &str) -> bool {
-    matches!(env.fs.metadata(&Path::new(dir).join("disk").join("disk.id")), Ok(Some(_)))
+pub fn holds_disk(env: &Env, dir: &Path) -> bool {
+    matches!(env.fs.metadata(&dir.join("disk").join("disk.id")), Ok(Some(_)))
 }
 
 fn check_dir(env: &Env, dir: &Path) -> anyhow::Result<()> {
@@ -329,6 +331,34 @@ mod tests {
         DataDirs::open(&env, std::slice::from_ref(&good)).unwrap();
         assert!(text(&[good, other]).contains("not this node's"));
         std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_gives_its_ballast_up_before_anything_is_written_and_a_missing_one_gets_none() {
+        let (env, controls) = placement_env::sim::env(1);
+        let dirs = ["/one", "/two"].map(str::to_owned);
+        dirs.iter().for_each(|dir| env.fs.create_dir_all(Path::new(dir)).unwrap());
+        let ballast = |dir: &str| env.fs.metadata(&Path::new(dir).join(ballast::FILE)).unwrap().map(|metadata| metadata.bytes);
+        controls.fs.set_capacity(1 << 30);
+        let mut first = DataDirs::open(&env, &dirs[..1]).unwrap();
+        first.mark_formatted(&env).unwrap();
+        env.fs.create_dir_all(Path::new("/one/disk")).unwrap();
+        env.fs.open(Path::new("/one/disk/disk.id"), placement_types::OpenMode::CreateNew).unwrap();
+        assert!(ballast("/one").is_some());
+
+        // A second directory has to be written down on a disk without a free byte.
+        let space = env.fs.space(Path::new("/one")).unwrap();
+        controls.fs.set_capacity(space.total_bytes - space.available_bytes);
+        let mut both = DataDirs::open(&env, &dirs).unwrap();
+        assert_eq!((ballast("/one"), ballast("/two")), (None, None));
+        assert_eq!(both.mounted(&env).len(), 2, "one is a disk and one is to be");
+
+        // The first is not mounted at the next start.
+        both.mark_formatted(&env).unwrap();
+        controls.fs.set_capacity(1 << 30);
+        env.fs.remove_file(Path::new("/one/disk/disk.id")).unwrap();
+        assert!(DataDirs::open(&env, &dirs).unwrap().mounted(&env).is_empty());
+        assert_eq!((ballast("/one"), ballast("/two")), (None, None));
     }
 
     #[test]
