@@ -65,6 +65,9 @@ pub(crate) const ROOM_BYTES: u64 = 8 << 30;
 /// How long an answer to how full the disks are is good for: in that time a node writes little against the room left.
 pub(crate) const ROOM_FRESH: Duration = Duration::from_secs(2);
 
+/// A disk that did not take a shard so many times has something in the way of it: if there is no other, the chunk is written anew.
+pub(crate) const RENEW_TRIES: u32 = 3;
+
 /// After a survey that a report caused, the next such one waits so many times as long as it took.
 pub(crate) const SURVEY_REST: u32 = 4;
 
@@ -168,7 +171,7 @@ pub struct Limits {
     /// How long to wait before the next survey when nothing that the last one found could be done.
     pub survey_rest: Duration,
     /// How long a disk that did not take a shard is not tried for it again: time to try others, and little more than a node needs
-    /// to restart. Where there are no others, the chunk waits for nothing else.
+    /// to restart. A chunk that could not be written anew rests as long.
     pub target_rest: Duration,
     /// How long after a survey the next one may follow because of a report: bad shards come in crowds.
     pub report_rest: Duration,

@@ -31,8 +31,6 @@ pub(crate) enum RecodeError {
     Meta(#[from] MetaError),
     #[error("the chunk read is not the chunk of the manifest")]
     OtherContent,
-    #[error("only {written} of {wanted} shards could be written")]
-    NotInFull { written: usize, wanted: usize },
 }
 
 /// Codes a chunk anew by this map. `false` when it was deleted or changed meanwhile, or has to wait for room.
@@ -50,13 +48,8 @@ pub(crate) async fn recode(duties: &Duties, group: GroupId, chunk: &FiledChunk, 
     duties.env.pass(Waypoint::RecodeBegun).await;
     let whole = ByteRange::new(0, u64::from(old.bytes)).expect("zero is the smallest start");
     let body = duties.coordinator.read_chunk(old.clone(), whole).await?;
-    let new = duties.coordinator.write_planned(&request, body).await?;
-    let written = new.shards.iter().flatten().count();
-    duties.meter.add(&duties.env, new.shard_bytes() * written as u64);
-    if written < profile.width() {
-        discard(&duties.coordinator, new.chunk, &new.shards).await;
-        return Err(RecodeError::NotInFull { written, wanted: profile.width() });
-    }
+    let new = duties.coordinator.write_planned(&request, profile.width(), body).await?;
+    duties.meter.add(&duties.env, new.shard_bytes() * profile.width() as u64);
     if new.hash != old.hash {
         discard(&duties.coordinator, new.chunk, &new.shards).await;
         return Err(RecodeError::OtherContent);

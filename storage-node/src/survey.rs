@@ -28,9 +28,9 @@ use storage_node_proto::upkeep::{GroupSurvey, UpkeepReport};
 
 use self::totals::Totals;
 use crate::absence::{self, Found, Inquiry, Reports};
-use crate::diagnosis::{Cause, Need, Step, diagnose};
+use crate::diagnosis::{Cause, Diagnosis, Need, Step, diagnose};
 use crate::duties::Duties;
-use crate::limits::{LAYOUT_CONFIRM, REPAIRS_AT_ONCE, SURVEY_NEEDS_MAX, SURVEY_PAGE, SURVEY_REST};
+use crate::limits::{LAYOUT_CONFIRM, RENEW_TRIES, REPAIRS_AT_ONCE, SURVEY_NEEDS_MAX, SURVEY_PAGE, SURVEY_REST};
 use crate::metrics;
 use crate::rebalance::{MoveError, move_shard};
 use crate::recode::{RecodeError, recode};
@@ -42,11 +42,18 @@ pub(crate) struct Surveys {
     /// What nodes say of bad shards.
     pub reports: Reports,
     groups: Mutex<BTreeMap<GroupId, Surveyed>>,
-    /// Where a shard could not be brought, and until when it is not tried there again. An orphan of an earlier try may be in
-    /// the way until the scrub finds it; another disk is better than waiting for that.
-    failed: Mutex<BTreeMap<(ChunkId, u8, DiskId), Duration>>,
+    /// Where a shard could not be brought. An orphan of an earlier try may be in the way until the scrub finds it; another disk is
+    /// better than waiting for that.
+    failed: Mutex<BTreeMap<(ChunkId, u8, DiskId), Failed>>,
     /// Chunks that could not be written anew, and until when that is not tried again: it costs a whole chunk each time.
     not_renewed: Mutex<BTreeMap<ChunkId, Duration>>,
+}
+
+struct Failed {
+    /// Not tried again before.
+    until: Duration,
+    /// How often that moves something that was there: it then may be an orphan that is in the way.
+    times: u32,
 }
 
 #[derive(Clone)]
@@ -176,8 +183,9 @@ impl Surveys {
                 doubts.add(&found);
                 let chunk = found.as_found();
                 let diagnosis = diagnose(map, &chunk.filed.entry, &chunk.departed);
-                totals.count(map, &chunk.filed, &diagnosis);
-                if let Some(step) = diagnosis.step().filter(|step| *step != Step::Renew || !self.is_not_renewed(duties, &chunk)) {
+                let step = self.step(duties, &chunk.filed, &diagnosis);
+                totals.count(map, &chunk.filed, &diagnosis, step);
+                if let Some(step) = step {
                     let margin = diagnosis.kept as i64 - chunk.filed.entry.profile.data() as i64;
                     needy.insert((step >= Step::Recode, margin, step, totals.all.chunks), found);
                     if needy.len() > SURVEY_NEEDS_MAX {
@@ -213,7 +221,7 @@ impl Surveys {
         let SurveyedChunk { filed: chunk, movers, .. } = &found.chunk;
         let as_found = found.as_found();
         let diagnosis = diagnose(&map, &as_found.filed.entry, &as_found.departed);
-        match diagnosis.step() {
+        match self.step(duties, chunk, &diagnosis) {
             Some(Step::Recode) => return Ok(recode(duties, group, chunk, &map).await?),
             Some(Step::Renew) => return Ok(self.renew(duties, group, chunk, &map).await?),
             Some(Step::Rebuild | Step::Vacate | Step::Move) | None => {}
@@ -258,9 +266,13 @@ impl Surveys {
         renewed
     }
 
-    fn is_not_renewed(&self, duties: &Duties, chunk: &SurveyedChunk) -> bool {
-        let until = self.not_renewed.lock().get(&chunk.filed.entry.chunk).copied();
-        until.is_some_and(|until| until > duties.env.monotonic())
+    /// What is done about a chunk first. That it is written anew waits: for the rest after a try that failed, and until no disk is
+    /// left out only because it did not take a shard once or twice, as one does not that restarts. A single shard is cheaper.
+    fn step(&self, duties: &Duties, chunk: &FiledChunk, diagnosis: &Diagnosis) -> Option<Step> {
+        let (now, id) = (duties.env.monotonic(), chunk.entry.chunk);
+        let rests = || self.not_renewed.lock().get(&id).is_some_and(|until| *until > now);
+        let hopes = || of_chunk(&self.failed.lock(), id).any(|(_, failed)| failed.until > now && failed.times < RENEW_TRIES);
+        diagnosis.step().filter(|step| *step != Step::Renew || !(rests() || hopes()))
     }
 
     async fn rebuild(
@@ -271,27 +283,32 @@ impl Surveys {
         movers: &[(u8, TxnId)],
         needs: &[Need],
     ) -> Result<usize, RepairError> {
-        let filled = rebuild(duties, group, chunk, movers, needs).await?;
-        if filled < needs.len() {
+        let rebuilt = rebuild(duties, group, chunk, movers, needs).await;
+        let in_full = matches!(rebuilt, Ok(filled) if filled == needs.len());
+        if !in_full && !matches!(rebuilt, Err(RepairError::Meta(_))) {
             needs.iter().for_each(|need| self.note_failed(duties, chunk, need));
         }
-        Ok(filled)
+        rebuilt
     }
 
     fn note_failed(&self, duties: &Duties, chunk: &FiledChunk, need: &Need) {
         let (Some(disk), Ok(index)) = (need.to, u8::try_from(need.index)) else { return };
         let now = duties.env.monotonic();
+        let (rest, key) = (duties.limits.target_rest, (chunk.entry.chunk, index, disk));
         let mut failed = self.failed.lock();
-        failed.retain(|_, until| *until > now);
-        if failed.len() < SURVEY_NEEDS_MAX {
-            failed.insert((chunk.entry.chunk, index, disk), now + duties.limits.target_rest);
+        // What came to nothing again and again is remembered for longer than it rests.
+        failed.retain(|_, failed| now < failed.until + rest * RENEW_TRIES);
+        if failed.len() < SURVEY_NEEDS_MAX || failed.contains_key(&key) {
+            let failed = failed.entry(key).or_insert(Failed { until: now, times: 0 });
+            failed.until = now + rest;
+            // A slot that was empty is filled under the chunk's own transaction, which no orphan is in the way of.
+            failed.times += u32::from(need.from.is_some());
         }
     }
 
     /// Whether something is not tried for a while.
     fn is_resting(&self, now: Duration) -> bool {
-        let waits = |until: &Duration| *until > now;
-        self.failed.lock().values().any(waits) || self.not_renewed.lock().values().any(waits)
+        self.failed.lock().values().any(|failed| failed.until > now) || self.not_renewed.lock().values().any(|until| *until > now)
     }
 
     /// Treats the disks where a shard could not be brought lately as ones it left.
@@ -300,9 +317,9 @@ impl Surveys {
         if failed.is_empty() {
             return;
         }
-        let (now, id) = (duties.env.monotonic(), chunk.filed.entry.chunk);
-        let of_chunk = failed.range((id, 0, DiskId::from_u128(0))..=(id, u8::MAX, DiskId::from_u128(u128::MAX)));
-        chunk.departed.extend(of_chunk.filter(|(_, until)| **until > now).map(|((_, index, disk), _)| (*index, *disk)));
+        let now = duties.env.monotonic();
+        let resting = of_chunk(&failed, chunk.filed.entry.chunk).filter(|(_, failed)| failed.until > now);
+        chunk.departed.extend(resting.map(|((_, index, disk), _)| (*index, *disk)));
     }
 
     /// What the newest passes found, and how fast this node repairs and moves.
@@ -311,6 +328,14 @@ impl Surveys {
         let surveys = self.groups.lock().values().map(|surveyed| surveyed.survey.clone()).collect();
         UpkeepReport { surveys, bytes_last_minute, bytes_total, system_copied: None }
     }
+}
+
+/// Where shards of one chunk could not be brought.
+fn of_chunk(
+    failed: &BTreeMap<(ChunkId, u8, DiskId), Failed>,
+    chunk: ChunkId,
+) -> impl Iterator<Item = (&(ChunkId, u8, DiskId), &Failed)> {
+    failed.range((chunk, 0, DiskId::from_u128(0))..=(chunk, u8::MAX, DiskId::from_u128(u128::MAX)))
 }
 
 /// The disks that can be asked.

@@ -138,7 +138,7 @@ fn print_upkeep(upkeep: &Value) {
             idle = false;
             let stuck = work["stuck"].as_u64().filter(|stuck| *stuck > 0);
             let stuck = stuck.map_or(String::new(), |stuck| {
-                format!(", {stuck} of them wait for a disk: too few others can take a shard, or too little is there to read")
+                format!(", {stuck} of them wait: too few disks can take them now or have room, or too little is there to read")
             });
             println!("shards {what}: {shards} ({}){stuck}", size(&work["bytes"]));
         }

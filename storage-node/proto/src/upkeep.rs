@@ -19,7 +19,7 @@ pub struct Work {
     pub shards: u64,
     /// What they take on disk.
     pub bytes: u64,
-    /// Those of them that no disk can take now.
+    /// Those of them that wait, because nothing can be done about them now.
     pub stuck: u64,
 }
 

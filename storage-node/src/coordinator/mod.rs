@@ -42,7 +42,7 @@ pub(crate) struct Coordinator {
 impl ChunkApi for Coordinator {
     async fn write_chunk(&self, request: WriteChunk, body: ByteStream<ChunkError>) -> Result<ChunkEntry, ChunkError> {
         let began = self.env.monotonic();
-        let written = self.write_planned(&request, body).await;
+        let written = self.write_planned(&request, request.profile.write_quorum(), body).await;
         match &written {
             Ok(entry) => {
                 let missing = entry.shards.iter().filter(|shard| shard.is_none()).count();
@@ -63,9 +63,13 @@ impl ChunkApi for Coordinator {
 }
 
 impl Coordinator {
-    /// Plans, writes, and makes the manifest entry of exactly those disks that acknowledged (I2).
-    pub async fn write_planned(&self, request: &WriteChunk, body: ByteStream<ChunkError>) -> Result<ChunkEntry, ChunkError> {
-        let quorum = request.profile.write_quorum();
+    /// Plans, writes, and makes the manifest entry of exactly those disks that acknowledged (I2), which are at least `quorum`.
+    pub async fn write_planned(
+        &self,
+        request: &WriteChunk,
+        quorum: usize,
+        body: ByteStream<ChunkError>,
+    ) -> Result<ChunkEntry, ChunkError> {
         let plan = self.plan(request)?;
         let job = ShardSet {
             chunk: request.chunk,

@@ -7,7 +7,7 @@ use placement_types::{DiskId, Epoch, GroupId, NodeId, ObjectKey, Profile, Timest
 use storage_node_proto::command::{FiledChunk, Shelf};
 use storage_node_proto::upkeep::{GroupSurvey, Tally, Work};
 
-use crate::diagnosis::{Cause, Coding, Diagnosis};
+use crate::diagnosis::{Cause, Coding, Diagnosis, Step};
 
 /// Sums of a pass.
 #[derive(Default)]
@@ -44,7 +44,8 @@ impl Keyed {
 }
 
 impl Totals {
-    pub(super) fn count(&mut self, map: &ClusterMap, chunk: &FiledChunk, diagnosis: &Diagnosis) {
+    /// `step`: what will be done about the chunk.
+    pub(super) fn count(&mut self, map: &ClusterMap, chunk: &FiledChunk, diagnosis: &Diagnosis, step: Option<Step>) {
         let entry = &chunk.entry;
         let bytes = u64::from(entry.bytes);
         let is_new = self.last.as_ref().is_none_or(|(shelf, key)| (*shelf, key) != (chunk.shelf, &chunk.key));
@@ -54,13 +55,14 @@ impl Totals {
         self.all.add(Tally { keys: u64::from(is_new), chunks: 1, bytes });
         let key = self.all.keys;
 
+        let is_written_anew = matches!(step, Some(Step::Renew | Step::Recode));
         for need in &diagnosis.needs {
             let work = match need.cause {
                 Cause::Lost => &mut self.lost,
                 Cause::Leaving => &mut self.leaving,
                 Cause::Misplaced => &mut self.misplaced,
             };
-            work.add(Work { shards: 1, bytes: entry.shard_bytes(), stuck: u64::from(need.to.is_none() && !diagnosis.cornered) });
+            work.add(Work { shards: 1, bytes: entry.shard_bytes(), stuck: u64::from(need.to.is_none() && !is_written_anew) });
         }
         self.profiles.entry(entry.profile).or_default().add(key, bytes);
         if diagnosis.coding != Coding::Current {

@@ -162,7 +162,7 @@ async fn a_crash_between_write_and_swap_leaves_the_old_chunk_and_orphans_that_go
         profile: "2+2".parse().unwrap(),
         bytes: Some(filed.entry.bytes),
     };
-    let unlisted = cluster.duties.coordinator.write_planned(&request, body(&whole, 1 << 20)).await.unwrap();
+    let unlisted = cluster.duties.coordinator.write_planned(&request, 4, body(&whole, 1 << 20)).await.unwrap();
     assert_eq!(cluster.shards().await.iter().sum::<usize>(), 6);
 
     // The next one begins anew.

@@ -179,12 +179,49 @@ async fn a_disk_that_did_not_take_a_shard_is_tried_again_under_the_same_map() {
     // It is gone for too short a time for the map to say so. Each chunk has one disk left to go to.
     cluster.disconnect(4);
     let surveys = Surveys::default();
-    assert!(cluster.settle(&surveys).await.leaving.shards > 0);
+    let chunks = cluster.surveyed().await;
+    let waiting = cluster.settle(&surveys).await.leaving;
+    assert!(waiting.shards > 0 && waiting.stuck == waiting.shards, "{waiting:?}");
     cluster.connect(4);
+    // It is back before its rest is over: nothing is written but the shards that had to leave.
+    cluster.env.sleep(cluster.duties.limits.survey_rest).await;
+    assert_eq!(cluster.settle(&surveys).await.leaving, waiting);
     cluster.env.sleep(Duration::from_secs(90)).await;
     let survey = cluster.settle(&surveys).await;
     assert_eq!((survey.leaving, survey.lost), (Work::default(), Work::default()));
     assert!(!cluster.disks_in_use(&objects).await.contains(&drained));
+    let ids = |chunks: &[SurveyedChunk]| chunks.iter().map(|chunk| chunk.filed.entry.chunk).collect::<Vec<_>>();
+    assert_eq!(ids(&cluster.surveyed().await), ids(&chunks));
+    cluster.assert_all(&objects).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_in_the_only_place_left_keeps_nobody_from_full_redundancy() {
+    let cluster = Cluster::new(5, "2+2").await;
+    let objects = cluster.put_many(3).await;
+    let surveys = Surveys::default();
+    // Somebody who rebuilt or moved the shards of node 1 died before the swap.
+    for chunk in cluster.surveyed().await {
+        let entry = &chunk.filed.entry;
+        let Some(index) = entry.shards.iter().position(|disk| *disk == Some(disk_id(1, 0))) else { continue };
+        let free = (0..5).map(|node| disk_id(node, 0)).find(|disk| !entry.shards.contains(&Some(*disk))).unwrap();
+        let shard = ShardId { chunk: entry.chunk, index: u8::try_from(index).unwrap() };
+        let holder = |disk| cluster.duties.holders.holder(disk).unwrap();
+        let stripes = u32::try_from(entry.profile.stripes(entry.bytes.into())).unwrap();
+        let units = holder(disk_id(1, 0)).shards.read_units(disk_id(1, 0), shard, 0, stripes).await.unwrap();
+        let owner = Owner { txn: TxnId::random(&cluster.env), slot: chunk.filed.shelf.slot() };
+        let request = WriteShard { disk: free, shard, owner, profile: entry.profile };
+        holder(free).shards.write_shard(request, units.boxed()).await.unwrap();
+    }
+    cluster.disconnect(1);
+    cluster.set_state(1, NodeState::Lost);
+    assert!(cluster.settle(&surveys).await.lost.shards > 0, "the orphans are in the way");
+    let began = cluster.env.monotonic();
+    while cluster.settle(&surveys).await.lost != Work::default() {
+        assert!(cluster.env.monotonic() - began < Duration::from_secs(300));
+        cluster.env.sleep(cluster.duties.limits.survey_rest).await;
+    }
+    assert!(!cluster.disks_in_use(&objects).await.contains(&disk_id(1, 0)));
     cluster.assert_all(&objects).await;
 }
 
