@@ -24,6 +24,9 @@ use crate::fleet::Fleet;
 use crate::images::FileSystem;
 use crate::s3::S3;
 
+/// How long after a fault until every node and disk counts as sound: a disk that hung is not trusted for half a minute.
+const HEALTHY_MAX: Duration = Duration::from_secs(90);
+
 /// K14: this long after the last fault everything is served again.
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
 
@@ -123,6 +126,8 @@ impl<'a> Episode<'a> {
     /// One fault under load, and everything read back after it.
     fn round(&mut self, fault: Fault) -> anyhow::Result<()> {
         self.clients.begin_round();
+        // One fault after the other: a disk that hung is left alone for a while by those who count on it.
+        self.fleet.wait_healthy(HEALTHY_MAX).context("K14")?;
         self.wait_acknowledged(12)?;
         let begins = self.clients.now();
         if begins > self.healed + RECOVERY_MAX {

@@ -307,6 +307,29 @@ impl Fleet {
         }
     }
 
+    /// Waits until every node counts as up, and every disk as good.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`: the message has the last status.
+    pub fn wait_healthy(&self, limit: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let said = self.admin(&["--json", "status"]);
+            let nodes =
+                said.as_ref().ok().and_then(|said| serde_json::from_str::<Value>(said).ok()).map(|mut all| all["nodes"].take());
+            let disks =
+                |node: &Value| node["disks"].as_array().is_some_and(|disks| disks.iter().all(|disk| disk["state"] == "good"));
+            let healthy = |nodes: &Vec<Value>| nodes.iter().all(|node| node["state"] == "up" && disks(node));
+            if nodes.as_ref().and_then(Value::as_array).is_some_and(healthy) {
+                return Ok(());
+            }
+            if began.elapsed() > limit {
+                bail!("not everything is healthy after {limit:?}: {nodes:#?}");
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// Waits until every group was surveyed by the newest map and nothing is left to repair or to move (K9).
     ///
     /// # Errors
