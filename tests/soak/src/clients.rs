@@ -151,21 +151,26 @@ impl Clients {
         Client { all: self.clone(), s3: self.gateways[gateway].clone(), number, dice }
     }
 
-    /// One write and one read through every gateway, in a few shelves; whether all succeeded.
-    pub async fn probe(self: &Arc<Self>) -> Result<(), String> {
+    /// Writes and reads through every gateway, in a few shelves. How long the slowest of them took, when all succeeded.
+    pub async fn probe(self: &Arc<Self>) -> Result<Duration, String> {
         let round = self.round.load(Ordering::Relaxed);
+        let mut slowest = Duration::ZERO;
         for gateway in 0..self.gateways.len() {
             let client = self.client(gateway, 8);
             for probe in 0..3 {
                 let key = round * ROUND_KEYS + 900 + probe;
-                for outcome in [client.put(key, Wanted::Put, 20_000).await, client.get(key).await] {
-                    if outcome != Outcome::Ok {
-                        return Err(format!("gateway {gateway}: {outcome:?}"));
-                    }
+                let began = self.now();
+                let written = client.put(key, Wanted::Put, 20_000).await;
+                slowest = slowest.max(self.now() - began);
+                let began = self.now();
+                let read = client.get(key).await;
+                slowest = slowest.max(self.now() - began);
+                if let Some(outcome) = [written, read].into_iter().find(|outcome| *outcome != Outcome::Ok) {
+                    return Err(format!("gateway {gateway}: {outcome:?}"));
                 }
             }
         }
-        Ok(())
+        Ok(slowest)
     }
 
     /// Reads back every object of the manifest and every hot key of this round, and lists all of both. What does not answer is

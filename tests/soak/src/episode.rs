@@ -310,18 +310,19 @@ impl<'a> Episode<'a> {
         Ok(())
     }
 
-    /// Waits until every gateway serves writes and reads again.
+    /// Waits until every gateway serves writes and reads again. A dozen requests one after the other, which a slow disk makes
+    /// slow, are no outage: what counts is when they began, and the slowest of them.
     fn wait_served(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
-        loop {
+        let took = loop {
+            let asked = began.elapsed();
             let verdict = self.runtime.block_on(self.clients.probe());
             match verdict {
-                Ok(()) => break,
+                Ok(slowest) => break asked + slowest,
                 Err(why) if began.elapsed() > Duration::from_secs(90) => anyhow::bail!("K14 nothing is served: {why}"),
                 Err(_) => sleep(Duration::from_millis(100)),
             }
-        }
-        let took = began.elapsed();
+        };
         self.note(&format!("served after {:.1} s", took.as_secs_f64()));
         if took > RECOVERY_MAX {
             self.outcome.violations.push(format!("K14 served only {:.1} s after the last fault", took.as_secs_f64()));
