@@ -274,12 +274,17 @@ impl Fleet {
     /// # Errors
     /// When nobody tells.
     pub fn leaders(&self) -> anyhow::Result<Vec<usize>> {
-        let status: Value = serde_json::from_str(&self.admin(&["--json", "status"])?).context("status is JSON")?;
+        let status = self.status()?;
         let list = |what: &str| status[what].as_array().cloned().with_context(|| format!("status lists {what}"));
         let nodes = list("nodes")?;
         let address = |id: &Value| nodes.iter().find(|node| node["id"] == *id).and_then(|node| node["address"].as_str());
         let number = |address: &str| self.members().into_iter().find(|number| self.address(*number) == address);
         Ok(list("groups")?.iter().filter_map(|group| number(address(&group["leader"])?)).collect())
+    }
+
+    /// What `dozo admin status` tells.
+    fn status(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.admin(&["--json", "status"])?).context("status is JSON")
     }
 
     /// Runs `dozo admin` through the first gateway that takes it.
@@ -313,18 +318,18 @@ impl Fleet {
     /// When that takes longer than `limit`: the message has the last status.
     pub fn wait_healthy(&self, limit: Duration) -> anyhow::Result<()> {
         let began = Instant::now();
+        let all = |list: &Value, holds: &dyn Fn(&Value) -> bool| list.as_array().is_some_and(|list| list.iter().all(holds));
+        let is_sound = |node: &Value| node["state"] == "up" && all(&node["disks"], &|disk| disk["state"] == "good");
         loop {
-            let said = self.admin(&["--json", "status"]);
-            let nodes =
-                said.as_ref().ok().and_then(|said| serde_json::from_str::<Value>(said).ok()).map(|mut all| all["nodes"].take());
-            let disks =
-                |node: &Value| node["disks"].as_array().is_some_and(|disks| disks.iter().all(|disk| disk["state"] == "good"));
-            let healthy = |nodes: &Vec<Value>| nodes.iter().all(|node| node["state"] == "up" && disks(node));
-            if nodes.as_ref().and_then(Value::as_array).is_some_and(healthy) {
+            let status = self.status();
+            if status.as_ref().is_ok_and(|status| all(&status["nodes"], &is_sound)) {
                 return Ok(());
             }
             if began.elapsed() > limit {
-                bail!("not everything is healthy after {limit:?}: {nodes:#?}");
+                bail!(
+                    "not everything is healthy after {limit:?}: {:#}",
+                    status.map_or_else(|error| error.to_string().into(), |mut status| status["nodes"].take())
+                );
             }
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -338,9 +343,8 @@ impl Fleet {
         let began = Instant::now();
         let mut quiet = 0;
         loop {
-            let (settled, last) = match self.admin(&["--json", "status"]) {
-                Ok(said) => {
-                    let status: Value = serde_json::from_str(&said).context("status is JSON")?;
+            let (settled, last) = match self.status() {
+                Ok(status) => {
                     let upkeep = &status["upkeep"];
                     let idle = ["lost", "leaving", "misplaced"].iter().all(|work| upkeep[work]["shards"] == 0);
                     let surveyed = upkeep["groups_not_surveyed"].as_array().is_some_and(Vec::is_empty);
