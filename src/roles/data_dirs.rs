@@ -125,8 +125,13 @@ impl DataDirs {
         self.present().map(dir).collect()
     }
 
+    /// The directories of all disks, whether they are mounted or not.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.present().map(|planned| PathBuf::from(&planned.dir)).collect()
+    }
+
     /// The directories that have their disks, or get them now: where one is missing, that is somebody else's file system.
-    pub fn mounted(&self, env: &Env) -> Vec<PathBuf> {
+    fn mounted(&self, env: &Env) -> Vec<PathBuf> {
         let here = |planned: &&PlannedDisk| planned.stage == Stage::Planned || holds_disk(env, Path::new(&planned.dir));
         self.present().filter(here).map(|planned| PathBuf::from(&planned.dir)).collect()
     }

@@ -198,12 +198,7 @@ impl Seeker {
         .await?;
         identity.record_log().await?;
         let formatted_env = env.clone();
-        let formatted = move || {
-            dirs.mark_formatted(&formatted_env)?;
-            let mounted = dirs.mounted(&formatted_env);
-            anyhow::Ok((dirs, mounted))
-        };
-        let (dirs, mounted) = env.run_blocking(formatted).await?;
+        let dirs = env.run_blocking(move || dirs.mark_formatted(&formatted_env).map(|()| dirs)).await?;
         let api: Arc<dyn NodeApi> = Arc::new(node.clone());
         nodes.set_local(me.node, api.clone());
 
@@ -230,7 +225,7 @@ impl Seeker {
         assert!(served.set(Served { node: api, raft: Arc::new(node.clone()) }).is_ok(), "a process has one node");
         tasks.push(client.follow());
         tasks.push(env.spawn("map-learner", learn_maps(maps.clone(), transport, peers, tenure.clone())));
-        tasks.push(env.spawn("ballast", ballast::keep(env.clone(), mounted)));
+        tasks.push(env.spawn("ballast", ballast::keep(env.clone(), dirs.paths())));
         tasks.push(env.spawn("removed-disks", forget_removed(env.clone(), maps.clone(), dirs)));
         if let Some(founding) = &met.founding
             && maps.borrow().is_none()
