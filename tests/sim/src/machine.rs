@@ -15,13 +15,13 @@ use storage_node_kv::{Kv, MemoryKv};
 use crate::dice::{Dice, derive};
 use crate::lying_fs::LyingFs;
 use crate::network::SimNet;
+use crate::roles::ballast;
 
 /// Wall-clock time at the start of every simulation: 2026-01-01T00:00:00Z.
 const STARTS_AT: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 /// The one data directory, where its shards are, and their files.
 pub const DATA_DIR: &str = "/data";
-const BALLAST: &str = "/data/dozo.ballast";
 const DISK_DIR: &str = "/data/disk";
 const SEGMENTS_DIR: &str = "/data/disk/segments";
 
@@ -224,7 +224,8 @@ impl Machine {
     /// What an operator has to do before a process starts on a full disk that has no ballast to give up.
     pub fn prepare_start(&self) {
         // One that a crash took away again may be there in name.
-        if !matches!(self.fs.metadata(Path::new(BALLAST)), Ok(Some(ballast)) if ballast.bytes > START_BYTES) {
+        let ballast = Path::new(DATA_DIR).join(ballast::FILE);
+        if !matches!(self.fs.metadata(&ballast), Ok(Some(ballast)) if ballast.bytes > START_BYTES) {
             self.make_room();
         }
     }

@@ -1,7 +1,7 @@
 //! The product's own composition of a storage node, as the binary uses it.
 
 #[path = "../../../src/roles/ballast.rs"]
-mod ballast;
+pub mod ballast;
 #[path = "../../../src/roles/data_dirs.rs"]
 #[allow(clippy::disallowed_methods)]
 mod data_dirs;
