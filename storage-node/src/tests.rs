@@ -147,6 +147,12 @@ impl Cluster {
         report.surveys.into_iter().next().expect("the group was surveyed")
     }
 
+    /// Collects all garbage there is, once its grace is over.
+    async fn collect_all(&self) {
+        self.env.sleep(GRACE).await;
+        while self.collect().await > 0 {}
+    }
+
     /// All chunks, as a survey is told of them.
     async fn surveyed(&self) -> Vec<SurveyedChunk> {
         let query = Query::Survey { after: None, limit: 1000, now: self.env.now() };

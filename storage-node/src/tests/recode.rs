@@ -78,8 +78,7 @@ async fn what_was_written_on_one_disk_is_coded_over_many_and_the_old_shards_go()
     for (name, _) in &objects {
         cluster.delete(name).await;
     }
-    cluster.env.sleep(GRACE).await;
-    while cluster.collect().await > 0 {}
+    cluster.collect_all().await;
     assert_eq!(cluster.shards().await, [0; 4]);
 }
 

@@ -55,8 +55,7 @@ async fn what_a_lost_node_held_is_rebuilt_elsewhere_and_only_after_it_is_given_u
     // It comes back with its old shards: they are garbage of the moves, and go.
     cluster.connect(3);
     cluster.set_state(3, NodeState::Up);
-    cluster.env.sleep(GRACE).await;
-    while cluster.collect().await > 0 {}
+    cluster.collect_all().await;
     assert_eq!(cluster.shards().await[3], 0);
     cluster.assert_all(&objects).await;
 }
@@ -78,8 +77,7 @@ async fn a_drained_disk_ends_with_no_shard_and_everything_stays_readable() {
     assert_eq!(held, Answer::Holdings { shards: 0, bytes: 0, next: None });
     cluster.assert_all(&objects).await;
     assert_eq!(cluster.shards().await[2], before, "readers under way still find the old shards");
-    cluster.env.sleep(GRACE).await;
-    while cluster.collect().await > 0 {}
+    cluster.collect_all().await;
     assert_eq!(cluster.shards().await[2], 0);
     let (held, named) = (cluster.shards().await.iter().sum::<usize>(), cluster.disks_in_use(&objects).await.len());
     assert_eq!(held, named, "a shard is garbage where it was, not where it is");
@@ -147,8 +145,7 @@ async fn a_disk_is_drained_onto_one_that_was_drained_a_moment_ago() {
     assert_eq!((survey.leaving, survey.lost), (Work::default(), Work::default()));
     assert!(!cluster.disks_in_use(&objects).await.contains(&disk_id(0, 0)));
     cluster.assert_all(&objects).await;
-    cluster.env.sleep(GRACE).await;
-    while cluster.collect().await > 0 {}
+    cluster.collect_all().await;
     let (held, named) = (cluster.shards().await.iter().sum::<usize>(), cluster.disks_in_use(&objects).await.len());
     assert_eq!((held, cluster.shards().await[0]), (named, 0));
     cluster.env.sleep(LEASE).await;
