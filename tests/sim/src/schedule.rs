@@ -2,6 +2,7 @@
 //!
 //! One node at a time is down, which every profile here bears, except when all lose their power at once. Partitions and slow links
 //! may overlap with either: they cost availability, never data. What is durable is damaged on one node only, the victim.
+//! No disk fails under writes on the node that is drained: nobody writes there, and the fault would show nothing.
 
 use std::time::Duration;
 
@@ -142,6 +143,8 @@ struct Planner<'a> {
     nodes: usize,
     gateways: &'a [String],
     victim: usize,
+    /// The node that leaves, when one does.
+    leaver: usize,
     steps: Vec<(Duration, Step)>,
     quiet_at: Duration,
     /// When everybody is up again.
@@ -155,14 +158,20 @@ pub fn plan(dice: &Dice, nodes: usize, gateways: &[String]) -> Schedule {
     faults.extend(&sometimes[..SOMETIMES_EACH]);
     shuffle(dice, &mut faults);
     let victim = dice.range(0, nodes as u64) as usize;
-    let mut planner =
-        Planner { dice, nodes, gateways, victim, steps: Vec::new(), quiet_at: Duration::ZERO, whole_at: Duration::ZERO };
+    let leaver = if faults.contains(&Fault::Lie) { another(dice, nodes, victim) } else { dice.range(0, nodes as u64) as usize };
+    let (quiet_at, whole_at) = (Duration::ZERO, Duration::ZERO);
+    let mut planner = Planner { dice, nodes, gateways, victim, leaver, steps: Vec::new(), quiet_at, whole_at };
     let mut at = dice.millis(1000, 4000);
     for fault in &faults {
         at = planner.add(*fault, at);
     }
     planner.steps.sort_by_key(|(at, _)| *at);
     Schedule { steps: planner.steps, faults, quiet_at: planner.quiet_at + HALT_PATIENCE }
+}
+
+/// Any node but this one.
+fn another(dice: &Dice, nodes: usize, node: usize) -> usize {
+    (node + 1 + dice.range(0, nodes as u64 - 1) as usize) % nodes
 }
 
 fn shuffle(dice: &Dice, faults: &mut [Fault]) {
@@ -179,23 +188,29 @@ impl Planner<'_> {
         match fault {
             Fault::Crash => {
                 let operations = self.dice.range(0, HALT_OPERATIONS_MAX);
-                return self.down(at, end, node, |_| Step::Halt { node, operations });
+                return self.down(at, end, node, Step::Halt { node, operations });
             }
             Fault::CrashAll => return self.crash_all(at),
             Fault::Rot => {
                 self.steps.push((at, Step::Rot { node: self.victim }));
                 return at + self.dice.millis(500, 3000);
             }
-            Fault::FailSync => return self.down(at, end, node, |_| Step::FailSync { node }),
-            Fault::Fill => return self.down(at, end, node, |_| Step::Fill { node }),
+            Fault::FailSync => {
+                let node = self.another(self.leaver);
+                return self.down(at, end, node, Step::FailSync { node });
+            }
+            Fault::Fill => {
+                let node = self.another(self.leaver);
+                return self.down(at, end, node, Step::Fill { node });
+            }
             Fault::Lie => {
                 let victim = self.victim;
-                return self.down(at, end, victim, |_| Step::Lie { node: victim });
+                return self.down(at, end, victim, Step::Lie { node: victim });
             }
             Fault::Grow => {
                 self.steps.push((at, Step::PowerOn));
                 self.steps.push((at, Step::Tell { order: Order::TakeIn(node_name(self.nodes)) }));
-                self.steps.push((end, Step::Tell { order: Order::Drain(node_name(node)) }));
+                self.steps.push((end, Step::Tell { order: Order::Drain(node_name(self.leaver)) }));
             }
             Fault::Isolate => {
                 for other in self.others(node) {
@@ -255,10 +270,9 @@ impl Planner<'_> {
     }
 
     /// Something that ends with a crash and a restart of its node, while nobody else is down.
-    fn down(&mut self, at: Duration, end: Duration, node: usize, step: impl Fn(Duration) -> Step) -> Duration {
+    fn down(&mut self, at: Duration, end: Duration, node: usize, step: Step) -> Duration {
         let at = at.max(self.whole_at);
         let end = end.max(at + Duration::from_secs(1));
-        let step = step(at);
         if matches!(step, Step::FailSync { .. } | Step::Fill { .. } | Step::Lie { .. }) {
             self.steps.push((end - self.dice.millis(100, 800), Step::CutPower { node }));
         }
@@ -292,7 +306,7 @@ impl Planner<'_> {
     }
 
     fn another(&self, node: usize) -> usize {
-        (node + 1 + self.dice.range(0, self.nodes as u64 - 1) as usize) % self.nodes
+        another(self.dice, self.nodes, node)
     }
 
     fn cut(&mut self, fault: Fault, at: Duration, end: Duration, from: &str, to: &str) {
