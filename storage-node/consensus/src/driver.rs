@@ -69,6 +69,8 @@ pub(crate) struct Driver {
     builds: usize,
     /// The tick at which the log's last write began.
     write_began: u64,
+    /// A write of the log ended in this turn.
+    write_ended: bool,
     flushing: bool,
     flush_due: u64,
     making_spare: bool,
@@ -158,6 +160,7 @@ impl Driver {
             now: 0,
             builds: 0,
             write_began: 0,
+            write_ended: false,
             flushing: false,
             flush_due: 0,
             making_spare: false,
@@ -405,11 +408,7 @@ impl Driver {
     }
 
     fn hand_over(&mut self) {
-        for group in self.groups.values_mut().filter(|group| group.is_leader()) {
-            if let Some(successor) = group.best_successor() {
-                group.raw.transfer_leader(successor.0);
-            }
-        }
+        self.groups.values_mut().for_each(Group::hand_over);
     }
 
     /// Whether nobody needs this node to go on: every group is led elsewhere, or only lives here, or time is up.

@@ -88,6 +88,12 @@ pub const FLUSH_TICKS: u32 = 600;
 /// Ticks that one write of the log may take before other replicas are asked to lead (D22).
 pub const STALLED_WRITE_TICKS: u64 = 30;
 
+/// Ticks that a write of the log takes when its disk is slow (0.2 s and more), and how many such writes in a row, each overtaken
+/// by a majority elsewhere, a leader makes before it asks another replica to lead (D21). Among disks that are all slow and differ by
+/// chance one is the last of three every third time: five in a row keep leadership from going round.
+pub const SLOW_WRITE_TICKS: u64 = 3;
+pub const SLOW_WRITES: u32 = 5;
+
 /// Ticks that a graceful stop waits for other replicas to take over.
 pub const HANDOVER_TICKS: u32 = 20;
 

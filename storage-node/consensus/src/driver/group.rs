@@ -25,7 +25,7 @@ use super::send::Outgoing;
 use crate::config::Config;
 use crate::error::{ReadError, StartError};
 use crate::format::{Hard, Origin, Point, Record, decode_change};
-use crate::limits::{APPEND_BYTES, APPENDS_IN_FLIGHT, APPLY_BYTES, READIES_PER_TURN, UNCOMMITTED_BYTES};
+use crate::limits::{APPEND_BYTES, APPENDS_IN_FLIGHT, APPLY_BYTES, READIES_PER_TURN, SLOW_WRITES, UNCOMMITTED_BYTES};
 use crate::log::{Batch, Log};
 use crate::machine::Machine;
 use crate::snapshot::Built;
@@ -71,6 +71,10 @@ pub(crate) struct Group {
     pub transfer_waiting: Vec<TransferWaiter>,
     /// Become leader as soon as nothing is outstanding, without waiting for an election timeout.
     pub campaign: bool,
+    /// Slow writes of this leader in a row by whose end a majority elsewhere had more.
+    pub slow_writes: u32,
+    /// What a majority elsewhere must have by the end of the write under way to have been faster.
+    overtaken_at: u64,
     /// What another replica said contradicts what this one has: it says nothing more in this group.
     pub quarantined: bool,
     /// Entries to apply are being read back; Raft is not asked for work until they are there.
@@ -147,6 +151,8 @@ impl Group {
             members_waiting: Vec::new(),
             transfer_waiting: Vec::new(),
             campaign: false,
+            slow_writes: 0,
+            overtaken_at: 0,
             quarantined: false,
             prefetching: false,
             built: None,
@@ -387,6 +393,28 @@ impl Group {
     /// The write after which what was logged last is durable.
     pub(crate) fn last_batch(&self) -> Batch {
         self.last_batch
+    }
+
+    /// A write of the log begins. `head_start` is 1 when the log was busy before: then entries in it may be long on their way to
+    /// others, and only later ones tell whose disk is faster.
+    pub(crate) fn begin_write(&mut self, head_start: u64) {
+        self.overtaken_at = self.raw.raft.raft_log.last_index() + head_start;
+    }
+
+    /// A write ends that took long. A leader that is overtaken again and again asks the voter that is furthest to lead: its own
+    /// disk holds up what a majority elsewhere has had for a while. To be told before [`Group::release`].
+    pub(crate) fn end_slow_write(&mut self, synced: Batch) {
+        if !self.is_leader() || self.outstanding.front().is_none_or(|front| front.batch > synced) {
+            return;
+        }
+        let log = &self.raw.raft.raft_log;
+        let overtaken = log.committed >= self.overtaken_at && log.committed > log.persisted;
+        self.slow_writes = if overtaken { self.slow_writes + 1 } else { 0 };
+        if self.slow_writes >= SLOW_WRITES {
+            tracing::warn!(group = %self.id, "the disk of this node's log is slower than those of the others: one of them is asked to lead");
+            self.slow_writes = 0;
+            self.hand_over();
+        }
     }
 
     /// Everything up to write `synced` is durable: sends what waited for it, and tells Raft.

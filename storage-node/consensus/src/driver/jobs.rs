@@ -13,7 +13,7 @@ use super::apply::{Applied, ApplyError, ApplyItem, ApplyJob};
 use super::receive::{ReceiveJob, Received, incoming_path};
 use super::{Driver, Group};
 use crate::format::{Body, SnapshotChunk};
-use crate::limits::{APPLY_BYTES, APPLY_ENTRIES, FETCH_BYTES, FLUSH_TICKS, SNAPSHOT_BUILDS_MAX, TRANSFERS_MAX};
+use crate::limits::{APPLY_BYTES, APPLY_ENTRIES, FETCH_BYTES, FLUSH_TICKS, SLOW_WRITE_TICKS, SNAPSHOT_BUILDS_MAX, TRANSFERS_MAX};
 use crate::log::{LogError, Written};
 use crate::snapshot::{self, Built, SnapshotError};
 
@@ -71,8 +71,10 @@ impl Driver {
     }
 
     pub(crate) fn start_jobs(&mut self) {
+        let head_start = u64::from(std::mem::take(&mut self.write_ended));
         if let Some(write) = self.log.begin_write() {
             self.write_began = self.now;
+            self.groups.values_mut().for_each(|group| group.begin_write(head_start));
             self.spawn(move || Done::Written(write.run()));
         }
         if !self.making_spare
@@ -272,11 +274,17 @@ impl Driver {
     }
 
     fn take_written(&mut self, written: Written) {
+        self.write_ended = true;
         for placement in self.log.finish_write(written) {
             self.group(placement.group).store_mut().place(&placement);
         }
-        let synced = self.log.synced();
+        let (synced, ticks) = (self.log.synced(), self.now - self.write_began);
         for group in self.groups.values_mut() {
+            if ticks >= SLOW_WRITE_TICKS {
+                group.end_slow_write(synced);
+            } else {
+                group.slow_writes = 0;
+            }
             group.release(synced, &mut self.outbox);
         }
         let created: Vec<_> = self.created.extract_if(.., |created| created.batch <= synced).collect();

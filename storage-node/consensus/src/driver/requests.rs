@@ -218,8 +218,18 @@ impl Group {
         let _ = reply.send(Err(error));
     }
 
+    /// Asks another voter to lead, when this one does and there is another.
+    pub(crate) fn hand_over(&mut self) {
+        if self.is_leader()
+            && let Some(successor) = self.best_successor()
+        {
+            self.raw.transfer_leader(successor.0);
+        }
+    }
+
     /// This node stopped leading.
     pub(crate) fn lose_leadership(&mut self, now: u64) {
+        self.slow_writes = 0;
         self.refuse_reads();
         let leader = self.leader();
         for new in self.new_proposals.drain(..) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -81,6 +82,7 @@ struct SlowTasks {
     tasks: Arc<dyn Tasks>,
     clock: Arc<dyn Clock>,
     env: Env,
+    disk_lag_ms: Arc<AtomicU64>,
 }
 
 impl Tasks for SlowTasks {
@@ -90,7 +92,8 @@ impl Tasks for SlowTasks {
 
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
         let clock = self.clock.clone();
-        let delays = [self.env.random_below(3), self.env.random_below(3)].map(Duration::from_millis);
+        let lag = self.disk_lag_ms.load(Ordering::Relaxed);
+        let delays = [self.env.random_below(3) + lag, self.env.random_below(3)].map(Duration::from_millis);
         Box::pin(async move {
             clock.sleep(delays[0]).await;
             work();
@@ -103,6 +106,7 @@ pub struct Node {
     pub fs: SimFs,
     pub kv: MemoryKv,
     pub env: Env,
+    disk_lag_ms: Arc<AtomicU64>,
     running: Option<Consensus>,
 }
 
@@ -152,9 +156,11 @@ impl Cluster {
     pub async fn add(&mut self, id: u64) {
         let fs = SimFs::new(id * 1000 + self.env.random_below(1000));
         let (env, _) = sim::env_on(&fs, self.env.random_u64());
-        let slow = SlowTasks { tasks: env.tasks.clone(), clock: env.clock.clone(), env: env.clone() };
+        let disk_lag_ms = Arc::new(AtomicU64::new(0));
+        let (tasks, clock) = (env.tasks.clone(), env.clock.clone());
+        let slow = SlowTasks { tasks, clock, env: env.clone(), disk_lag_ms: disk_lag_ms.clone() };
         let env = Env { tasks: Arc::new(slow), ..env };
-        self.nodes.insert(id, Node { fs, kv: MemoryKv::new(), env, running: None });
+        self.nodes.insert(id, Node { fs, kv: MemoryKv::new(), env, disk_lag_ms, running: None });
         self.restart(id).await.unwrap();
     }
 
@@ -239,6 +245,11 @@ impl Cluster {
     pub fn set_loss(&self, percent: u64, delay_ms_max: u64) {
         *self.net.loss_percent.lock() = percent;
         *self.net.delay_ms_max.lock() = delay_ms_max;
+    }
+
+    /// How long a node's disk takes longer for everything it is asked.
+    pub fn set_disk_lag(&self, id: u64, ms: u64) {
+        self.nodes[&id].disk_lag_ms.store(ms, Ordering::Relaxed);
     }
 
     pub async fn sleep_ms(&self, ms: u64) {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use placement_types::{OpenMode, ReplicaId};
 
@@ -258,7 +259,7 @@ async fn a_full_disk_refuses_proposals_until_there_is_room() {
     let text = "x".repeat(20_000);
     let mut acked = 1;
     let waiting = loop {
-        let outcome = cluster.env.timeout(std::time::Duration::from_secs(5), cluster.propose(1, &text)).await;
+        let outcome = cluster.env.timeout(Duration::from_secs(5), cluster.propose(1, &text)).await;
         match outcome {
             Ok(Ok(_)) => acked += 1,
             refused => break refused,
@@ -274,6 +275,71 @@ async fn a_full_disk_refuses_proposals_until_there_is_room() {
     assert!(after > acked);
     cluster.cut_power(1).await;
     assert_eq!(restarted(&mut cluster).await, after);
+}
+
+/// A leader whose disk holds up what the others have had for long lets one of them lead, and is not asked again (D21).
+#[tokio::test(start_paused = true)]
+async fn a_leader_on_a_slow_disk_hands_over() {
+    for seed in 441..451 {
+        let cluster = Cluster::with_group(seed, 3).await;
+        cluster.write("before").await;
+        let slow = cluster.leader().await;
+        cluster.set_disk_lag(slow, 400);
+        let mut written = 0;
+        while cluster.leader().await == slow {
+            written += 1;
+            cluster.write(&format!("slow {written}")).await;
+            assert!(written < 20, "seed {seed}: nobody else leads");
+        }
+        let term = cluster.status(cluster.leader().await).unwrap().term;
+        let began = cluster.env.monotonic();
+        for number in 0..20 {
+            cluster.write(&format!("after {number}")).await;
+        }
+        assert!(cluster.env.monotonic() - began < Duration::from_secs(4), "seed {seed}: the slow disk holds nobody up");
+        assert_eq!(cluster.status(cluster.leader().await).unwrap().term, term, "seed {seed}");
+    }
+}
+
+/// Proposes entries to a node, several at a time and some while others are being written, until it does not lead.
+async fn write_much(cluster: &Cluster, leader: u64, each: u64) {
+    let proposers = (0..4).map(|proposer| async move {
+        for number in 0..each {
+            cluster.sleep_ms(cluster.env.random_below(300)).await;
+            if cluster.propose(leader, &format!("{proposer} {number}")).await.is_err() {
+                return;
+            }
+        }
+    });
+    futures::future::join_all(proposers).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_on_a_slow_disk_hands_over_under_load_too() {
+    for seed in 461..471 {
+        let cluster = Cluster::with_group(seed, 3).await;
+        cluster.write("before").await;
+        let slow = cluster.leader().await;
+        cluster.set_disk_lag(slow, 400);
+        write_much(&cluster, slow, 20).await;
+        assert_ne!(cluster.leader().await, slow, "seed {seed}");
+    }
+}
+
+/// Where no disk is better, leadership stays where it is, whether entries come one by one or while others are being written.
+#[tokio::test(start_paused = true)]
+async fn equally_slow_disks_do_not_pass_leadership_round() {
+    for seed in 451..461 {
+        let cluster = Cluster::with_group(seed, 3).await;
+        cluster.write("before").await;
+        (1..=3).for_each(|id| cluster.set_disk_lag(id, 400));
+        let term = cluster.status(cluster.leader().await).unwrap().term;
+        for number in 0..20 {
+            cluster.write(&format!("entry {number}")).await;
+        }
+        write_much(&cluster, cluster.leader().await, 50).await;
+        assert_eq!(cluster.status(cluster.leader().await).unwrap().term, term, "seed {seed}");
+    }
 }
 
 /// Power is cut after each single operation on the disk while entries are written: each start finds all that were
@@ -292,7 +358,7 @@ async fn power_may_go_at_any_operation() {
         if cluster.node(1).create_group(GROUP, vec![ReplicaId(1)]).await.is_ok() {
             for n in 0..60 {
                 let entry = format!("{n} {}", "x".repeat(15_000));
-                match cluster.env.timeout(std::time::Duration::from_secs(1), cluster.propose(1, &entry)).await {
+                match cluster.env.timeout(Duration::from_secs(1), cluster.propose(1, &entry)).await {
                     Ok(Ok(number)) => acked = number,
                     Ok(Err(ProposeError::NotLeader { .. })) => cluster.sleep_ms(5).await,
                     _ => break,
