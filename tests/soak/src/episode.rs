@@ -15,6 +15,7 @@ use anyhow::Context;
 use tests_faults::{Operation, Row, Tally, check};
 use tests_sim::Dice;
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 
 use crate::cause::{cause, cut_off};
 use crate::clients::Clients;
@@ -71,6 +72,7 @@ struct Episode<'a> {
     runtime: &'a Runtime,
     fleet: Fleet,
     clients: Arc<Clients>,
+    at_work: JoinSet<()>,
     outcome: Outcome,
     /// The node whose disk was damaged and not replaced since.
     victim: Option<usize>,
@@ -107,14 +109,13 @@ impl<'a> Episode<'a> {
         let gateways = (0..fleet.gateways()).map(|gateway| S3::new(env.clone(), &fleet.s3(gateway))).collect();
         let clients = Clients::new(gateways, seed);
         runtime.block_on(clients.make_bucket())?;
-        let tasks = {
+        let at_work = {
             let _inside = runtime.enter();
             clients.start()
         };
-        runtime.spawn(async move { drop(tasks.join_all().await) });
         let healed = clients.now();
         let outcome = Outcome::default();
-        Ok(Self { means, dice, runtime, fleet, clients, outcome, victim: None, calm: Vec::new(), healed })
+        Ok(Self { means, dice, runtime, fleet, clients, at_work, outcome, victim: None, calm: Vec::new(), healed })
     }
 
     fn note(&mut self, text: &str) {
@@ -357,6 +358,8 @@ impl<'a> Episode<'a> {
         for (log, line) in panics(self.fleet.dir.path()) {
             self.outcome.violations.push(format!("K10 panic in {log}: {line}"));
         }
+        // What a listing saw may come from a write whose answer is still to come.
+        self.runtime.block_on(std::mem::take(&mut self.at_work).join_all());
         let history = self.clients.history();
         self.outcome.operations = history.len() as u64;
         for violation in check(&history, &self.calm) {
