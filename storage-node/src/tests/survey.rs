@@ -171,11 +171,15 @@ async fn a_disk_that_fails_while_it_is_drained_is_rebuilt_from_the_others() {
 async fn a_disk_that_did_not_take_a_shard_is_tried_again_under_the_same_map() {
     let cluster = Cluster::new(5, "2+2").await;
     let objects = cluster.put_many(10).await;
+    let surveys = Surveys::default();
+    // Nothing of what follows is left to the survey that confirms the layout.
+    cluster.settle(&surveys).await;
+    cluster.env.sleep(LAYOUT_CONFIRM).await;
+    cluster.settle(&surveys).await;
     let drained = disk_id(2, 0);
     cluster.change_map(|map| map.disks.get_mut(&drained).unwrap().role = DiskRole::Draining);
     // It is gone for too short a time for the map to say so. Each chunk has one disk left to go to.
     cluster.disconnect(4);
-    let surveys = Surveys::default();
     let chunks = cluster.surveyed().await;
     let waiting = cluster.settle(&surveys).await.leaving;
     assert!(waiting.shards > 0 && waiting.stuck == waiting.shards, "{waiting:?}");
