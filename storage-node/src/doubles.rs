@@ -4,6 +4,7 @@ pub(crate) mod objects;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,8 +16,8 @@ use placement_types::{
 };
 use storage_node_kv::{Durability, Kv, MemoryKv, Overlay};
 use storage_node_proto::api::{
-    ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, NodeApi, Nodes, Owner, ShardApi, ShardError, UpkeepApi,
-    WriteChunk, WriteShard,
+    ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, NodeApi, Nodes, Owner, RestoreShards, ShardApi, ShardError,
+    UpkeepApi, WriteChunk, WriteShard,
 };
 use storage_node_proto::command::{Command, Outcome};
 use storage_node_proto::damage::{ChunkVerdict, DamageReport, Held};
@@ -189,12 +190,19 @@ impl ShardApi for FakeDisks {
     }
 }
 
-/// A peer: some shard service, and perhaps a metadata service.
+/// A peer: some shard service, and perhaps a metadata service and a coordinator that lends a hand.
 pub(crate) struct FakeNode {
     pub shards: Arc<dyn ShardApi>,
     pub meta: Option<Arc<dyn MetaApi>>,
-    /// What it was told.
-    pub damage: Mutex<Vec<DamageReport>>,
+    pub coordinator: Option<Coordinator>,
+    /// How often somebody was asked to restore shards.
+    pub asked_to_restore: Arc<AtomicUsize>,
+}
+
+impl FakeNode {
+    pub fn new(shards: Arc<dyn ShardApi>) -> Self {
+        Self { shards, meta: None, coordinator: None, asked_to_restore: Arc::default() }
+    }
 }
 
 #[async_trait]
@@ -236,6 +244,14 @@ impl ChunkApi for FakeNode {
         Err(ChunkError::Unreachable { why: "no coordinator here".into() })
     }
 
+    async fn restore_shards(&self, request: RestoreShards) -> Result<Option<Vec<Option<DiskId>>>, ChunkError> {
+        self.asked_to_restore.fetch_add(1, Ordering::Relaxed);
+        match &self.coordinator {
+            Some(coordinator) => coordinator.restore_shards(request).await,
+            None => Ok(None),
+        }
+    }
+
     async fn verify_chunk(&self, _: ChunkEntry) -> Result<ChunkVerdict, ChunkError> {
         Err(ChunkError::Unreachable { why: "no coordinator here".into() })
     }
@@ -264,8 +280,7 @@ impl UpkeepApi for FakeNode {
         Ok(UpkeepReport::default())
     }
 
-    async fn report_damage(&self, report: DamageReport) -> Result<(), ShardError> {
-        self.damage.lock().push(report);
+    async fn report_damage(&self, _: DamageReport) -> Result<(), ShardError> {
         Ok(())
     }
 }
@@ -331,7 +346,7 @@ impl FakeCluster {
         let fake = Arc::new(FakeDisks::default());
         let directory = FakeNodes::default();
         for node in 1..nodes {
-            let peer = FakeNode { shards: fake.clone(), meta: None, damage: Mutex::default() };
+            let peer = FakeNode::new(fake.clone());
             directory.nodes.lock().insert(node_id(node), Arc::new(peer));
         }
         let (sender, maps) = watch::channel(Some(Arc::new(map(nodes, disks, profile))));

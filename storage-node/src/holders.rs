@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
+use placement_map::ClusterMap;
 use placement_proto::api::MapWatch;
 use placement_types::{DiskId, NodeId};
-use storage_node_proto::api::{Nodes, ShardApi};
+use storage_node_proto::api::{NodeApi, Nodes, ShardApi};
 
 use crate::suspects::Suspects;
 
@@ -50,6 +51,21 @@ impl Holders {
             (Standing::Remote, self.nodes.node(entry.node)?)
         };
         Some(Holder { disk, standing: if up { standing } else { Standing::Doubtful }, shards })
+    }
+
+    /// The peer that a disk belongs to, if it can be expected to answer.
+    pub fn peer(&self, disk: DiskId) -> Option<Arc<dyn NodeApi>> {
+        let map = self.maps.borrow().clone()?;
+        let node = map.disks.get(&disk)?.node;
+        let expected = node != self.me && map.serves_shards(disk) && !self.suspects.contains(disk);
+        if expected { self.nodes.node(node) } else { None }
+    }
+
+    /// Returns once the map in force does not expect the disk to answer.
+    pub async fn given_up(&self, disk: DiskId) {
+        let serves = |map: &Option<Arc<ClusterMap>>| map.as_ref().is_some_and(|map| map.serves_shards(disk));
+        // Without a sender this process ends.
+        let _ = self.maps.clone().wait_for(|map| !serves(map)).await;
     }
 
     /// Whether the map in force still lists the disk. Without a map nothing is known to be removed.

@@ -56,6 +56,11 @@ pub(crate) fn shard_missing() {
     counter!("dozo_shards_missing_total").increment(1);
 }
 
+/// A chunk that another node repairs was given shards here.
+pub(crate) fn restored_for_peer() {
+    counter!("dozo_chunks_restored_for_peers_total").increment(1);
+}
+
 pub(crate) fn read_hedged() {
     counter!("dozo_reads_hedged_total").increment(1);
 }

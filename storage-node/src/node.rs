@@ -18,7 +18,7 @@ use storage_node_consensus::{Config, Consensus, Machine, Machines, Transport};
 use storage_node_kv::{Kv, KvError, RocksKv, RocksOptions};
 use storage_node_proto::api::{
     ByteStream, ChunkApi, ChunkError, DiskHealth, DiskReport, GroupReport, MetaApi, MetaError, Nodes, RaftApi, RaftSender,
-    SUPERSEDED, ShardApi, ShardError, UpkeepApi, WriteChunk, WriteShard,
+    RestoreShards, SUPERSEDED, ShardApi, ShardError, UpkeepApi, WriteChunk, WriteShard,
 };
 use storage_node_proto::command::{Command, Outcome};
 use storage_node_proto::damage::{ChunkVerdict, DamageReport, Held};
@@ -343,6 +343,14 @@ impl ChunkApi for StorageNode {
         let pieces = self.inner.duties.coordinator.read_chunk(entry, range).await?;
         // The client is served as long as the stream lives.
         Ok(pieces.inspect(move |_| _ = &serving).boxed())
+    }
+
+    async fn restore_shards(&self, request: RestoreShards) -> Result<Option<Vec<Option<DiskId>>>, ChunkError> {
+        let Duties { throttle, coordinator, .. } = &self.inner.duties;
+        let Some(restored) = throttle.lend(coordinator.restore(&request)).await else { return Ok(None) };
+        let acked = restored?;
+        metrics::restored_for_peer();
+        Ok(Some(acked))
     }
 
     async fn verify_chunk(&self, entry: ChunkEntry) -> Result<ChunkVerdict, ChunkError> {

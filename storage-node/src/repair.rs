@@ -1,8 +1,8 @@
 //! Repair: gives chunks the shards they lack.
 //!
-//! For each chunk it picks a disk for every slot that has none to be had ([`crate::diagnosis`]), reads the chunk (any k shards,
-//! verified against the chunk's hash), codes it again, writes only the missing shards, and moves each slot by compare-and-swap
-//! (I6). Until the swap nothing refers to the new shard; if the chunk was deleted or repaired by somebody else meanwhile, the
+//! For each chunk it picks a disk for every slot that has none to be had ([`crate::diagnosis`]). The node of the first of these
+//! disks, or this one, reads the chunk (any k shards, verified against the chunk's hash), codes it again and writes only the missing
+//! shards; then each slot is moved by compare-and-swap (I6). Until the swap nothing refers to the new shard; if the chunk was deleted or repaired by somebody else meanwhile, the
 //! swap answers so and the new shard is left to the disk's scrub. It is *not* deleted here: the somebody else may have written
 //! it to the same disk (P19, X9).
 //!
@@ -10,14 +10,12 @@
 //! ([`crate::survey`]) finds those that lost some since.
 
 use futures::StreamExt;
-use placement_types::{ByteRange, DiskId, GroupId, TxnId, Waypoint};
-use storage_node_proto::api::{ChunkApi, ChunkError, MetaError, Owner};
+use placement_types::{DiskId, GroupId, TxnId, Waypoint};
+use storage_node_proto::api::{ChunkError, MetaError, Owner, RestoreShards, Target};
 use storage_node_proto::command::{Change, Command, FiledChunk, Outcome};
-use storage_node_proto::object::ChunkEntry;
 use storage_node_proto::query::{Answer, Query};
 
 use crate::absence::writer_of;
-use crate::coordinator::{Leftovers, ShardSet, StoredShards, Target, write_shards};
 use crate::diagnosis::{Cause, Need, diagnose};
 use crate::duties::Duties;
 use crate::limits::{PAGES_PER_ROUND_MAX, QUEUE_PAGE, REPAIRS_AT_ONCE};
@@ -29,8 +27,6 @@ pub(crate) enum RepairError {
     Chunk(#[from] ChunkError),
     #[error(transparent)]
     Meta(#[from] MetaError),
-    #[error("the chunk read is not the chunk of the manifest")]
-    OtherContent,
 }
 
 /// One round over the degraded queues of the groups this node leads.
@@ -107,30 +103,19 @@ pub(crate) async fn rebuild(
         let owner = Owner { txn, slot: chunk.shelf.slot() };
         targets[need.index] = need.to.map(|disk| Target { disk, owner });
     }
-    let set = ShardSet {
-        chunk: entry.chunk,
-        profile: entry.profile,
-        bytes: Some(u64::from(entry.bytes)),
-        targets,
-        quorum: 1,
-        leftovers: Leftovers::LeaveToScrub,
-    };
     duties.env.pass(Waypoint::RepairBegun).await;
     // What is left of a damaged shard is read only if it does not go without.
     let mut source = entry.clone();
     needs.iter().filter(|need| in_place(need)).for_each(|need| source.shards[need.index] = None);
-    let stored = match code_again(duties, &source, &set).await {
-        Err(RepairError::Chunk(_)) if source != *entry => code_again(duties, entry, &set).await?,
-        stored => stored?,
+    let acked = match restore(duties, &RestoreShards { source: source.clone(), targets: targets.clone() }).await {
+        Err(_) if source != *entry => restore(duties, &RestoreShards { source: entry.clone(), targets: targets.clone() }).await?,
+        acked => acked?,
     };
-    if stored.hash != entry.hash {
-        return Err(RepairError::OtherContent);
-    }
     duties.env.pass(Waypoint::RepairWritten).await;
     let mut filled = 0;
     for need in needs {
-        let Some(Target { disk, owner }) = set.targets[need.index] else { continue };
-        if stored.acked[need.index] != Some(disk) {
+        let Some(Target { disk, owner }) = targets[need.index] else { continue };
+        if acked[need.index] != Some(disk) {
             continue;
         }
         duties.meter.add(&duties.env, entry.shard_bytes());
@@ -145,12 +130,25 @@ pub(crate) async fn rebuild(
     Ok(filled)
 }
 
-async fn code_again(duties: &Duties, source: &ChunkEntry, set: &ShardSet) -> Result<StoredShards, RepairError> {
-    let whole = ByteRange::new(0, u64::from(source.bytes)).expect("zero is the smallest start");
-    let env = duties.env.clone();
-    let rebuilt = duties.coordinator.read_chunk(source.clone(), whole).await?;
-    let body = rebuilt.then(move |piece| env.clone().passed(Waypoint::RepairDecoded, piece)).boxed();
-    Ok(write_shards(&duties.coordinator, set, body).await?)
+/// Has shards restored by the node that gets the first of them: so the work of one group is spread over all nodes, and the shard
+/// need not travel once more. Done here when that node does not lend a hand or does not manage, and when clients are served here:
+/// what is done slowly for their sake must not go on elsewhere at full speed.
+async fn restore(duties: &Duties, request: &RestoreShards) -> Result<Vec<Option<DiskId>>, ChunkError> {
+    if let Some(Target { disk, .. }) = request.targets.iter().flatten().next()
+        && !duties.throttle.is_busy()
+        && let Some(peer) = duties.holders.peer(*disk)
+    {
+        let restored = tokio::select! {
+            restored = peer.restore_shards(request.clone()) => restored,
+            () = duties.holders.given_up(*disk) => Ok(None),
+        };
+        match restored {
+            Ok(Some(acked)) if acked.len() == request.targets.len() => return Ok(acked),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(chunk = %request.source.chunk, %disk, %error, "a peer did not restore a shard"),
+        }
+    }
+    duties.coordinator.restore(request).await
 }
 
 /// Gives a slot to the disk on which its shard was written and fsynced, under `txn` or, where the slot was empty, under the

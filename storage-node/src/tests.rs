@@ -7,11 +7,11 @@ mod survey;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use parking_lot::Mutex;
 use placement_env::sim::{self, SimClock};
 use placement_map::{ClusterMap, NodeState};
 use placement_proto::api::MapWatch;
@@ -53,6 +53,8 @@ struct Cluster {
     maps: watch::Sender<Option<Arc<ClusterMap>>>,
     meta: Arc<LocalMeta>,
     profile: Profile,
+    /// How often a peer was asked to restore shards.
+    asked_to_restore: Arc<AtomicUsize>,
 }
 
 /// The shard service of a node whose place nobody disputes.
@@ -93,14 +95,22 @@ impl Cluster {
         let leadership = meta.clone();
         let duties = Duties { env: env.clone(), limits, leadership, groups, holders, coordinator, throttle, meter, room };
         let clock = controls.clock;
-        let cluster = Self { env, clock, duties, disks, findings, peers, maps, meta, profile };
-        (1..nodes).for_each(|node| cluster.connect(node));
+        let asked_to_restore = Arc::default();
+        let cluster = Self { env, clock, duties, disks, findings, peers, maps, meta, profile, asked_to_restore };
+        (0..nodes).for_each(|node| cluster.connect(node));
         cluster
     }
 
     fn connect(&self, node: usize) {
-        let shards = shards(&self.env, node, &self.disks[node], &self.maps.subscribe(), &self.findings[node]);
-        let peer = FakeNode { shards: Arc::new(shards), meta: Some(self.meta.clone()), damage: Mutex::default() };
+        let maps = self.maps.subscribe();
+        let shards: Arc<dyn ShardApi> = Arc::new(shards(&self.env, node, &self.disks[node], &maps, &self.findings[node]));
+        let holders = Holders { me: node_id(node), local: shards.clone(), maps, ..self.duties.holders.clone() };
+        let peer = FakeNode {
+            meta: Some(self.meta.clone()),
+            coordinator: Some(Coordinator { holders, ..self.duties.coordinator.clone() }),
+            asked_to_restore: self.asked_to_restore.clone(),
+            ..FakeNode::new(shards)
+        };
         self.peers.nodes.lock().insert(node_id(node), Arc::new(peer));
     }
 

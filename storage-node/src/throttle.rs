@@ -2,7 +2,8 @@
 //!
 //! Only so many pieces of background work run at once. While clients are being served it is one, and each is followed by a rest in
 //! proportion to how long it took: background work then has a quarter of the time, whatever the disks and the network are
-//! worth, and all of it when nobody else wants them.
+//! worth, and all of it when nobody else wants them. As much again is done for other nodes, but only while there are no clients:
+//! what was begun before they came is brought to its end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,6 +17,8 @@ use crate::limits::{BACKGROUND_AT_ONCE, BUSY_FOR, BUSY_REST, REST_MAX};
 pub(crate) struct Throttle {
     env: Env,
     permits: Semaphore,
+    /// For what is done for other nodes.
+    lent: Semaphore,
     /// Who works while clients are served.
     turn: Mutex<()>,
     /// Client requests under way.
@@ -34,6 +37,7 @@ impl Throttle {
         Arc::new(Self {
             env,
             permits: Semaphore::new(BACKGROUND_AT_ONCE),
+            lent: Semaphore::new(BACKGROUND_AT_ONCE),
             turn: Mutex::default(),
             serving: AtomicUsize::new(0),
             served_at: AtomicU64::new(0),
@@ -59,7 +63,15 @@ impl Throttle {
         done
     }
 
-    fn is_busy(&self) -> bool {
+    /// Does a piece of background work for another node; `None` when clients are served here, or as much is being done for others as
+    /// may be. Waits for no turn: whoever asks holds a permit meanwhile, and all nodes might wait for each other.
+    pub async fn lend<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let _permit = self.lent.try_acquire().ok()?;
+        if self.is_busy() { None } else { Some(work.await) }
+    }
+
+    /// Whether clients are served now, or were a moment ago.
+    pub fn is_busy(&self) -> bool {
         if self.serving.load(Ordering::Relaxed) > 0 {
             return true;
         }
@@ -115,6 +127,24 @@ mod tests {
         futures::future::join_all(pieces).await;
         assert_eq!((env.monotonic() - began).as_secs(), 3 * BACKGROUND_AT_ONCE as u64 * (1 + u64::from(BUSY_REST)));
         drop(serving);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hand_is_lent_at_once_or_not_at_all() {
+        let (env, _) = placement_env::sim::env(1);
+        let throttle = Throttle::new(env.clone());
+        // Permits of its own work are no reason to refuse.
+        let own = (0..BACKGROUND_AT_ONCE).map(|_| throttle.background(env.sleep(Duration::from_secs(1))));
+        let lent = (0..BACKGROUND_AT_ONCE + 2).map(|_| throttle.lend(env.sleep(Duration::from_secs(1))));
+        let began = env.monotonic();
+        let (_, lent) = tokio::join!(futures::future::join_all(own), futures::future::join_all(lent));
+        assert_eq!(lent.iter().flatten().count(), BACKGROUND_AT_ONCE);
+        assert_eq!((env.monotonic() - began).as_secs(), 1);
+        let serving = throttle.serve();
+        assert_eq!(throttle.lend(std::future::ready(())).await, None);
+        drop(serving);
+        throttle.env.sleep(BUSY_FOR).await;
+        assert_eq!(throttle.lend(std::future::ready(())).await, Some(()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use placement_types::{ByteRange, ChunkId, DiskId, Profile, ShardId};
 use storage_node_proto::api::{
-    ByteStream, ChunkApi, ChunkError, DiskReport, ShardApi, ShardError, UpkeepApi, WriteChunk, WriteShard,
+    ByteStream, ChunkApi, ChunkError, DiskReport, RestoreShards, ShardApi, ShardError, UpkeepApi, WriteChunk, WriteShard,
 };
 use storage_node_proto::damage::{ChunkVerdict, ContentVerdict, DamageReport, Held, ShardVerdict};
 use storage_node_proto::object::ChunkEntry;
@@ -180,6 +180,10 @@ impl ChunkApi for Member {
             }
         }
         Ok(stream::iter(pieces).boxed())
+    }
+
+    async fn restore_shards(&self, _: RestoreShards) -> Result<Option<Vec<Option<DiskId>>>, ChunkError> {
+        Ok(None)
     }
 
     async fn verify_chunk(&self, entry: ChunkEntry) -> Result<ChunkVerdict, ChunkError> {

@@ -93,6 +93,22 @@ pub struct WriteChunk {
     pub bytes: Option<u32>,
 }
 
+/// Where a shard goes, and under whose transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    pub disk: DiskId,
+    pub owner: Owner,
+}
+
+/// Shards that a chunk lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreShards {
+    /// The chunk, with the shards to read it from.
+    pub source: ChunkEntry,
+    /// By slot; `None` where no shard is to be written.
+    pub targets: Vec<Option<Target>>,
+}
+
 /// Reads and writes chunks: the coordinator's face.
 #[async_trait]
 pub trait ChunkApi: Send + Sync {
@@ -104,6 +120,11 @@ pub trait ChunkApi: Send + Sync {
     /// Streams a range of a chunk's bytes, each unit verified against its checksum and rebuilt from parity where it must.
     /// Exactly `range.len()` bytes come, or the stream ends with an error.
     async fn read_chunk(&self, entry: ChunkEntry, range: ByteRange) -> Result<ByteStream<ChunkError>, ChunkError>;
+
+    /// Reads a chunk, codes it again and writes the shards that it lacks. Returns, by slot, exactly the disks that acknowledged,
+    /// of which there is at least one; or `None` when this node does not lend a hand now, having clients to serve or enough of
+    /// such work: it is then to be done elsewhere. What was written stays, whether somebody comes to refer to it or not.
+    async fn restore_shards(&self, request: RestoreShards) -> Result<Option<Vec<Option<DiskId>>>, ChunkError>;
 
     /// Reads every shard of a chunk, not only as many as a reader needs, and checks each against the others and all of them
     /// against the entry.

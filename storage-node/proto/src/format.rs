@@ -6,7 +6,8 @@ use placement_types::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use placement_types::{codec_enum, codec_struct, codec_versioned};
 
 use crate::api::{
-    ChunkError, DiskHealth, DiskReport, GroupReport, MetaError, Owner, RaftSender, ShardError, WriteChunk, WriteShard,
+    ChunkError, DiskHealth, DiskReport, GroupReport, MetaError, Owner, RaftSender, RestoreShards, ShardError, Target, WriteChunk,
+    WriteShard,
 };
 use crate::command::{Change, Command, FiledChunk, Garbage, Outcome, Shelf, WriteCondition};
 use crate::damage::{ChunkVerdict, ContentVerdict, DamageReport, Held, ShardVerdict};
@@ -151,6 +152,8 @@ impl<T: Decode> Decode for ListItem<T> {
 codec_struct!(Owner { txn, slot });
 codec_struct!(WriteChunk { chunk, owner, profile, bytes });
 codec_struct!(WriteShard { disk, shard, owner, profile });
+codec_struct!(Target { disk, owner });
+codec_struct!(RestoreShards { source, targets });
 codec_struct!(DiskReport { disk, path, health, total_bytes, available_bytes, shard_bytes, shards, quarantined, scrub });
 codec_enum!(DiskHealth, "disk health" { 0 => Good {}, 1 => Full {}, 2 => Dead {} });
 codec_struct!(ScrubTally { began, shards, bytes, damaged, dark, unreadable });

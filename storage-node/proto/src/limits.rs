@@ -14,6 +14,9 @@ pub const SHARD_DEADLINE: Duration = Duration::from_secs(10);
 /// Reading all shards of a chunk, at most 64 MiB with the widest code, from disks that are busy.
 pub const VERIFY_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Reading a chunk and writing some of its shards, over a poor network.
+pub const RESTORE_DEADLINE: Duration = Duration::from_secs(60);
+
 /// One item of a stream must arrive within this: a peer that drips or hangs is given up, however long the whole takes.
 pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(15);
 

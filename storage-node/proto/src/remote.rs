@@ -12,8 +12,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::api::{
-    ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, RaftApi, RaftSender, ShardApi, ShardError, UpkeepApi,
-    WriteChunk, WriteShard,
+    ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, RaftApi, RaftSender, RestoreShards, ShardApi, ShardError,
+    UpkeepApi, WriteChunk, WriteShard,
 };
 use crate::command::{Command, Outcome};
 use crate::damage::{ChunkVerdict, DamageReport, Held};
@@ -126,6 +126,17 @@ impl ChunkApi for RemoteNode {
             Ok(Err(status)) => Err(ChunkError::unreachable(&status)),
             Err(_) => Err(ChunkError::Unreachable { why: "no answer within the deadline".to_owned() }),
         }
+    }
+
+    async fn restore_shards(&self, request: RestoreShards) -> Result<Option<Vec<Option<DiskId>>>, ChunkError> {
+        let mut client = self.control.clone();
+        let request = Request { payload: request.to_encoded() };
+        let payload = match self.env.timeout(limits::RESTORE_DEADLINE, client.restore_shards(request)).await {
+            Ok(Ok(reply)) => from_reply::<ChunkError>(reply.into_inner())?,
+            Ok(Err(status)) => return Err(ChunkError::unreachable(&status)),
+            Err(_) => return Err(ChunkError::Unreachable { why: "no answer within the deadline".to_owned() }),
+        };
+        Option::<Vec<Option<DiskId>>>::from_encoded(&payload).map_err(bad)
     }
 
     async fn verify_chunk(&self, entry: ChunkEntry) -> Result<ChunkVerdict, ChunkError> {

@@ -12,7 +12,9 @@ use placement_types::codec::{Decode, Encode};
 use placement_types::{ByteRange, DiskId, Env, GroupId, ShardId};
 use tonic::{Request as Incoming, Response, Status, Streaming};
 
-use crate::api::{ByteStream, ChunkError, MetaError, NodeApi, RaftApi, RaftSender, ShardError, WriteChunk, WriteShard};
+use crate::api::{
+    ByteStream, ChunkError, MetaError, NodeApi, RaftApi, RaftSender, RestoreShards, ShardError, WriteChunk, WriteShard,
+};
 use crate::command::Command;
 use crate::damage::DamageReport;
 use crate::limits;
@@ -130,6 +132,14 @@ impl StorageNode for Service {
     async fn verify_chunk(&self, request: Incoming<Request>) -> Result<Response<Reply>, Status> {
         let result = match ChunkEntry::from_encoded(&request.into_inner().payload) {
             Ok(entry) => self.node()?.verify_chunk(entry).await.map(|verdict| verdict.to_encoded()),
+            Err(error) => Err(bad::<ChunkError>(error)),
+        };
+        Ok(Response::new(to_reply(result)))
+    }
+
+    async fn restore_shards(&self, request: Incoming<Request>) -> Result<Response<Reply>, Status> {
+        let result = match RestoreShards::from_encoded(&request.into_inner().payload) {
+            Ok(request) => self.node()?.restore_shards(request).await.map(|acked| acked.to_encoded()),
             Err(error) => Err(bad::<ChunkError>(error)),
         };
         Ok(Response::new(to_reply(result)))

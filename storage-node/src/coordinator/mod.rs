@@ -5,9 +5,11 @@
 //!
 //! - `stripes.rs` cuts a body, `slot_writer.rs` writes one shard, `write.rs` all of them;
 //! - `read.rs` streams a range of a chunk, `unit_reader.rs` gathers the units of one stripe;
+//! - `restore.rs` does both, for shards that a chunk lacks;
 //! - `verify.rs` reads all there is of a chunk.
 
 mod read;
+mod restore;
 mod slot_writer;
 mod stripes;
 #[cfg(test)]
@@ -21,14 +23,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use placement_map::ClusterMap;
 use placement_types::{ByteRange, CHUNK_BYTES_MAX, DiskId, Env, Profile};
-use storage_node_proto::api::{ByteStream, ChunkApi, ChunkError, WriteChunk};
+use storage_node_proto::api::{ByteStream, ChunkApi, ChunkError, RestoreShards, Target, WriteChunk};
 use storage_node_proto::damage::ChunkVerdict;
 use storage_node_proto::object::ChunkEntry;
 
 use crate::holders::Holders;
 use crate::limits::Limits;
 use crate::metrics;
-pub(crate) use write::{Leftovers, ShardSet, StoredShards, Target, discard, write_shards};
+pub(crate) use write::discard;
+use write::{Leftovers, ShardSet};
 
 /// Writes and reads chunks. Cheap to clone; has no state of its own.
 #[derive(Clone)]
@@ -55,6 +58,10 @@ impl ChunkApi for Coordinator {
 
     async fn read_chunk(&self, entry: ChunkEntry, range: ByteRange) -> Result<ByteStream<ChunkError>, ChunkError> {
         read::read_chunk(self, entry, range).await
+    }
+
+    async fn restore_shards(&self, request: RestoreShards) -> Result<Option<Vec<Option<DiskId>>>, ChunkError> {
+        self.restore(&request).await.map(Some)
     }
 
     async fn verify_chunk(&self, entry: ChunkEntry) -> Result<ChunkVerdict, ChunkError> {

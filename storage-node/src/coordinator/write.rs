@@ -24,19 +24,12 @@ use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use placement_types::{CHUNK_BYTES_MAX, ChunkId, DiskId, Profile, ShardId, Waypoint};
 use storage_node_erasure::Coder;
-use storage_node_proto::api::{ByteStream, ChunkError, Owner, ShardError, WriteShard};
+use storage_node_proto::api::{ByteStream, ChunkError, ShardError, Target, WriteShard};
 
 use super::Coordinator;
 use super::slot_writer::{Push, SlotWriter};
 use super::stripes::Stripes;
 use crate::metrics;
-
-/// Where a shard goes, and under whose transaction.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Target {
-    pub disk: DiskId,
-    pub owner: Owner,
-}
 
 /// What a write does about shards it may have left when it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

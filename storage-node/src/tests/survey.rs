@@ -45,6 +45,7 @@ async fn what_a_lost_node_held_is_rebuilt_elsewhere_and_only_after_it_is_given_u
     assert_eq!(survey.lost, Work::default(), "all is rebuilt: {survey:?}");
     assert!(!cluster.disks_in_use(&objects).await.contains(&disk_id(3, 0)));
     assert!(surveys.report(&cluster.duties).bytes_total > 0);
+    assert!(cluster.asked_to_restore.load(Ordering::Relaxed) > 0, "whoever gets a shard restores it");
     // Any two nodes may go again.
     for pair in [[1, 2], [4, 5], [2, 4]] {
         pair.iter().for_each(|node| cluster.disconnect(*node));

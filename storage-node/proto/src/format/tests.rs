@@ -27,6 +27,8 @@ proptest! {
         check::<Answer>(&bytes)?;
         check::<WriteChunk>(&bytes)?;
         check::<WriteShard>(&bytes)?;
+        check::<RestoreShards>(&bytes)?;
+        check::<Option<Vec<Option<DiskId>>>>(&bytes)?;
         check::<(ChunkEntry, ByteRange)>(&bytes)?;
         check::<((DiskId, ShardId), (u32, u32))>(&bytes)?;
         check::<(DiskId, Vec<ShardId>)>(&bytes)?;
