@@ -1,10 +1,10 @@
 //! Repair: gives chunks the shards they lack.
 //!
 //! For each chunk it picks a disk for every slot that has none to be had ([`crate::diagnosis`]). The node of the first of these
-//! disks, or this one, reads the chunk (any k shards, verified against the chunk's hash), codes it again and writes only the missing
-//! shards; then each slot is moved by compare-and-swap (I6). Until the swap nothing refers to the new shard; if the chunk was deleted or repaired by somebody else meanwhile, the
-//! swap answers so and the new shard is left to the disk's scrub. It is *not* deleted here: the somebody else may have written
-//! it to the same disk (P19, X9).
+//! disks, or this one, reads the chunk (any k shards, verified against the chunk's hash), codes it again and writes only the
+//! missing shards; then each slot is moved by compare-and-swap (I6). Until the swap nothing refers to the new shard; if the chunk
+//! was deleted or repaired by somebody else meanwhile, the swap answers so and the new shard is left to the disk's scrub. It is
+//! *not* deleted here: the somebody else may have written it to the same disk (P19, X9).
 //!
 //! Chunks come from two sides: the degraded queue has those that were written with too few shards, soon after; the survey
 //! ([`crate::survey`]) finds those that lost some since.
