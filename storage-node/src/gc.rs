@@ -4,6 +4,10 @@
 //! (I5), then `FinishGc` for the chunks whose shards are gone from every disk. Everything is idempotent: a crash between the
 //! delete and the command only repeats the delete. A chunk with a disk that cannot be reached stays queued until the disk is
 //! back or was removed; the round goes on behind it.
+//!
+//! The time of an entry is that of whoever dropped the chunk. One that is dated ahead says nothing of its age: its grace counts
+//! from when this leader first saw it ([`Ahead`]). Else one hour of a clock that is a year ahead would keep for a year what was
+//! deleted in it (C7).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,13 +19,25 @@ use storage_node_proto::command::{Change, Garbage};
 use storage_node_proto::query::{Answer, Query};
 
 use crate::duties::Duties;
-use crate::limits::{DELETE_BATCH, PAGES_PER_ROUND_MAX, QUEUE_PAGE};
+use crate::limits::{AHEAD_MAX, DELETE_BATCH, PAGES_PER_ROUND_MAX, QUEUE_PAGE};
 use crate::metrics;
 
+/// What is dated ahead, by group, and since when that is known here, in monotonic time.
+#[derive(Default)]
+pub(crate) struct Ahead {
+    seen: BTreeMap<GroupId, BTreeMap<(Timestamp, ChunkId), Duration>>,
+}
+
 /// One round over the groups this node leads.
-pub(crate) async fn round(duties: &Duties) {
-    for group in duties.leadership.led_groups() {
-        if let Err(error) = collect(duties, group).await {
+pub(crate) async fn round(duties: &Duties, ahead: &mut Ahead) {
+    let led = duties.leadership.led_groups();
+    ahead.seen.retain(|group, _| led.contains(group));
+    for group in led {
+        let collected = async {
+            collect(duties, group).await?;
+            ahead.collect(duties, group).await
+        };
+        if let Err(error) = collected.await {
             tracing::info!(%group, %error, "garbage collection of a group was put off");
         }
     }
@@ -34,10 +50,7 @@ pub(crate) async fn collect(duties: &Duties, group: GroupId) -> Result<usize, Me
     let mut round = Round::default();
     let (mut after, mut collected) = (None, 0);
     for _ in 0..PAGES_PER_ROUND_MAX {
-        let query = Query::Garbage { before, after, limit: QUEUE_PAGE };
-        let Answer::Garbage { garbage } = duties.groups.query(group, &query).await? else {
-            return Err(MetaError::BadMessage { why: "the answer is not about garbage".into() });
-        };
+        let garbage = list(duties, group, before, after).await?;
         let Some(last) = garbage.last() else { break };
         after = Some((last.since, last.entry.chunk));
         duties.env.pass(Waypoint::GarbageListed).await;
@@ -56,6 +69,54 @@ pub(crate) async fn collect(duties: &Duties, group: GroupId) -> Result<usize, Me
         }
     }
     Ok(collected)
+}
+
+async fn list(
+    duties: &Duties,
+    group: GroupId,
+    before: Timestamp,
+    after: Option<(Timestamp, ChunkId)>,
+) -> Result<Vec<Garbage>, MetaError> {
+    let query = Query::Garbage { before, after, limit: QUEUE_PAGE };
+    let Answer::Garbage { garbage } = duties.groups.query(group, &query).await? else {
+        return Err(MetaError::BadMessage { why: "the answer is not about garbage".into() });
+    };
+    Ok(garbage)
+}
+
+impl Ahead {
+    /// Goes once through what is dated ahead in a group's queue, by more than a grace. Returns how many rows left it.
+    pub async fn collect(&mut self, duties: &Duties, group: GroupId) -> Result<usize, MetaError> {
+        let (grace, now) = (duties.limits.gc_grace, duties.env.monotonic());
+        let key = |garbage: &Garbage| (garbage.since, garbage.entry.chunk);
+        let seen = self.seen.entry(group).or_default();
+        let mut round = Round::default();
+        let (mut listed, mut collected) = (BTreeMap::new(), 0);
+        let mut after = Some((duties.env.now().plus(grace), ChunkId::from_u128(0)));
+        while listed.len() < AHEAD_MAX {
+            let mut garbage = list(duties, group, Timestamp::from_millis(u64::MAX), after).await?;
+            let Some(last) = garbage.last() else { break };
+            after = Some(key(last));
+            let more = garbage.len() >= QUEUE_PAGE as usize;
+            listed.extend(garbage.iter().map(|one| (key(one), seen.get(&key(one)).copied().unwrap_or(now))));
+            garbage.retain(|one| now.saturating_sub(listed[&key(one)]) >= grace);
+            let chunks: BTreeSet<ChunkId> = round.delete(duties, &garbage).await.into_iter().collect();
+            let gone: BTreeSet<_> = garbage.iter().map(key).filter(|(_, chunk)| chunks.contains(chunk)).collect();
+            if !gone.is_empty() {
+                collected += gone.len();
+                metrics::garbage_collected(gone.len());
+                duties.env.pass(Waypoint::GarbageDeleted).await;
+                let rows = gone.into_iter().map(|(since, chunk)| (chunk, since)).collect();
+                duties.propose(group, Change::FinishGcRows { rows }).await?;
+                duties.env.pass(Waypoint::GarbageFinished).await;
+            }
+            if !more {
+                break;
+            }
+        }
+        *seen = listed;
+        Ok(collected)
+    }
 }
 
 /// What a round has learnt so far.

@@ -257,9 +257,10 @@ fn start_duties(
     let mut tasks = vec![
         env.spawn("group-follower", follow),
         env.spawn("gc", async move {
+            let mut ahead = gc::Ahead::default();
             loop {
                 for_gc.pause(for_gc.limits.gc_interval).await;
-                gc::round(&for_gc).await;
+                gc::round(&for_gc, &mut ahead).await;
             }
         }),
         env.spawn("repair", async move {

@@ -256,6 +256,31 @@ async fn deleted_data_is_collected_after_the_grace_and_kept_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn garbage_that_is_dated_ahead_is_collected_a_grace_after_it_was_seen() {
+    let cluster = Cluster::new(3, "2+1").await;
+    let whole = content(2_500_000, 1);
+    let gone = cluster.put("gone", &whole).await;
+    let kept = cluster.put("kept", &whole).await;
+    cluster.clock.skew_wall_clock(365 * 24 * 3_600_000);
+    cluster.delete("gone").await;
+    cluster.clock.skew_wall_clock(0);
+    let mut ahead = gc::Ahead::default();
+    let mut collect = async || (cluster.collect().await, ahead.collect(&cluster.duties, GROUP).await.unwrap());
+    assert_eq!(collect().await, (0, 0));
+    cluster.env.sleep(GRACE - Duration::from_secs(2 * 60)).await;
+    assert_eq!(collect().await, (0, 0));
+    assert!(cluster.read(&gone).await == whole, "a reader under way still has the manifest");
+    cluster.env.sleep(Duration::from_secs(2 * 60)).await;
+    cluster.disconnect(2);
+    assert_eq!(collect().await, (0, 0), "a disk is away");
+    cluster.connect(2);
+    assert_eq!(collect().await, (0, 1));
+    assert_eq!(cluster.shards().await, [1, 1, 1]);
+    assert!(cluster.read(&kept).await == whole);
+    assert_eq!(collect().await, (0, 0), "the queue is empty");
+}
+
+#[tokio::test(start_paused = true)]
 async fn garbage_on_an_absent_disk_waits_for_it_and_holds_up_nothing() {
     let cluster = Cluster::new(4, "2+1").await;
     let whole = content(100_000, 1);

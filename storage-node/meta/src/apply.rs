@@ -87,6 +87,7 @@ pub fn apply_command(state: &mut Overlay<'_>, index: u64, command: &Command) -> 
         // The rest are idempotent by nature, so a repetition needs no memory.
         Change::AbortTxns { txns } => transactions::abort(state, entry, txns),
         Change::FinishGc { chunks, before } => garbage::finish(state, entry, chunks, *before),
+        Change::FinishGcRows { rows } => garbage::finish_rows(state, entry, rows),
         Change::Forget { before } => transactions::forget(state, *before),
         Change::Nothing {} => Ok(Outcome::Done),
     }

@@ -28,6 +28,7 @@ pub(crate) fn command(command: &Command) -> Result<(), &'static str> {
         }
         Change::AbortTxns { txns } => require(txns.len() <= NAMES_MAX, "too many transactions"),
         Change::FinishGc { chunks, .. } => require(chunks.len() <= NAMES_MAX, "too many chunks"),
+        Change::FinishGcRows { rows } => require(rows.len() <= NAMES_MAX, "too many rows of garbage"),
         Change::MoveShard { from, to, .. } => require(from != to, "a move must change the disk"),
         Change::Recode { from, to, .. } => recode(from, to),
         Change::Forget { before } => forget(command.time, *before),

@@ -1,5 +1,7 @@
 //! The gc queue: chunks, and single shards that moved, which nothing refers to any more. They wait for a grace period (for
-//! readers under way) and for their disks; then a worker deletes the shards and says so with FinishGc.
+//! readers under way) and for their disks; then a worker deletes the shards and says so with FinishGc or FinishGcRows.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use placement_types::{ChunkId, Timestamp, TxnId};
@@ -24,23 +26,36 @@ pub(crate) fn add(state: &mut Overlay<'_>, entry: Entry, dropped: ChunkEntry, re
 /// moved meanwhile) stays: the worker did not know of it.
 pub(crate) fn finish(state: &mut Overlay<'_>, entry: Entry, chunks: &[ChunkId], before: Timestamp) -> Result<Outcome, KvError> {
     for chunk in chunks {
-        let first = format::garbage_by_chunk_row(*chunk, Timestamp::default(), TxnId::from_u128(0));
-        let end = format::garbage_by_chunk_row(*chunk, before, TxnId::from_u128(0));
-        for (by_chunk, _) in View(&*state).rows(&first, &end, usize::MAX)? {
-            let row = row_of(&by_chunk)?;
-            let gone: Option<GarbageRow> = View(&*state).value("garbage", &row)?;
-            let gone = gone.ok_or_else(|| KvError::Corrupt { detail: format!("garbage of chunk {chunk} has no row") })?;
-            for txn in gone.releases {
-                claims::release(state, txn)?;
-            }
-            if let Some(moved) = gone.moved {
-                note_freed(state, *chunk, &moved, entry.time)?;
-            }
-            state.delete(row);
-            state.delete(by_chunk);
-        }
+        drop_between(state, entry, *chunk, Timestamp::default(), before)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Drops from the queue what these chunks had there from exactly these times.
+pub(crate) fn finish_rows(state: &mut Overlay<'_>, entry: Entry, rows: &[(ChunkId, Timestamp)]) -> Result<Outcome, KvError> {
+    for (chunk, since) in rows {
+        drop_between(state, entry, *chunk, *since, since.plus(Duration::from_millis(1)))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Drops the rows of a chunk from `from` on, before `to`.
+fn drop_between(state: &mut Overlay<'_>, entry: Entry, chunk: ChunkId, from: Timestamp, to: Timestamp) -> Result<(), KvError> {
+    let [first, end] = [from, to].map(|time| format::garbage_by_chunk_row(chunk, time, TxnId::from_u128(0)));
+    for (by_chunk, _) in View(&*state).rows(&first, &end, usize::MAX)? {
+        let row = row_of(&by_chunk)?;
+        let gone: Option<GarbageRow> = View(&*state).value("garbage", &row)?;
+        let gone = gone.ok_or_else(|| KvError::Corrupt { detail: format!("garbage of chunk {chunk} has no row") })?;
+        for txn in gone.releases {
+            claims::release(state, txn)?;
+        }
+        if let Some(moved) = gone.moved {
+            note_freed(state, chunk, &moved, entry.time)?;
+        }
+        state.delete(row);
+        state.delete(by_chunk);
+    }
+    Ok(())
 }
 
 /// The row in the queue that a row of the index by chunk stands for.

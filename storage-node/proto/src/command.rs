@@ -110,6 +110,11 @@ pub enum Change {
         chunks: Vec<ChunkId>,
         before: Timestamp,
     },
+    /// The same for single rows of the queue, by chunk and time: for garbage that is dated ahead, beside which the chunk may have
+    /// some that is younger.
+    FinishGcRows {
+        rows: Vec<(ChunkId, Timestamp)>,
+    },
     /// Moves a slot of a chunk to another disk by compare-and-swap (I6): only if the data record of `owner` still has `from`.
     /// The shard on `to` must have been written under the command's `txn`, one transaction per shard moved, so that a scrub
     /// can tell a shard in use from one of a failed move; the shard on `from` becomes garbage. One for an empty slot must have been

@@ -59,6 +59,7 @@ codec_enum!(Change, "change" {
     14 => Nothing {},
     15 => PurgeShelf { shelf },
     16 => Recode { shelf, key, owner, from, to },
+    17 => FinishGcRows { rows },
 });
 codec_enum!(Outcome, "outcome" {
     1 => Written { version, modified },

@@ -73,6 +73,9 @@ enum Action {
     FinishGc {
         share: u8,
     },
+    FinishGcRows {
+        share: u8,
+    },
     AbortTxns {
         from: u64,
     },
@@ -107,6 +110,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         2 => (0usize..8, 1u64..5, 0u8..8)
             .prop_map(|(chunk, first, stale)| Action::Recode { chunk, first, stale: stale == 0 }),
         2 => (0u8..3).prop_map(|share| Action::FinishGc { share }),
+        1 => (0u8..3).prop_map(|share| Action::FinishGcRows { share }),
         1 => (0u64..60).prop_map(|from| Action::AbortTxns { from }),
         1 => Just(Action::Fence),
         2 => Just(Action::Unfence),
@@ -206,9 +210,11 @@ impl History {
             Action::Move { chunk, index, to, stale } => self.a_move(*chunk, *index, *to, *stale)?,
             Action::Recode { chunk, first, stale } => self.a_recoding(*chunk, *first, *stale)?,
             Action::FinishGc { share } => {
-                let keep = |(at, _): &(usize, &ModelGarbage)| *share == 0 || at % 2 == usize::from(*share) - 1;
-                let chunks = self.model.garbage.iter().enumerate().filter(keep).map(|(_, one)| one.entry.chunk).collect();
+                let chunks = self.garbage(*share).map(|one| one.entry.chunk).collect();
                 Change::FinishGc { chunks, before: Timestamp::from_millis(time.as_millis() - u64::from(*share) * STEP_MILLIS) }
+            }
+            Action::FinishGcRows { share } => {
+                Change::FinishGcRows { rows: self.garbage(*share).map(|one| (one.entry.chunk, one.since)).collect() }
             }
             Action::AbortTxns { from } => Change::AbortTxns { txns: vec![txn(*from), txn(from + 1)] },
             Action::Fence => Change::FenceShelf { shelf },
@@ -218,6 +224,12 @@ impl History {
             Action::Repeat { command } => return self.sent.get(command % self.sent.len().max(1)).cloned(),
         };
         Some(Command { txn: writer, time, change })
+    }
+
+    /// All garbage, or every second row.
+    fn garbage(&self, share: u8) -> impl Iterator<Item = &ModelGarbage> {
+        let kept = move |at: usize| share == 0 || at % 2 == usize::from(share) - 1;
+        self.model.garbage.iter().enumerate().filter(move |(at, _)| kept(*at)).map(|(_, one)| one)
     }
 
     fn upload(&self, at: usize) -> Option<(ObjectKey, UploadId)> {
@@ -434,7 +446,7 @@ fn without_data(mut version: Version) -> Version {
 fn histories_reach_every_outcome() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut reached: BTreeSet<(String, String)> = BTreeSet::new();
-    for _ in 0..400 {
+    for _ in 0..800 {
         let actions = actions().new_tree(&mut runner).expect("a history").current();
         let mut history = History::default();
         for action in &actions {
@@ -461,6 +473,7 @@ fn histories_reach_every_outcome() {
         ("PurgeShelf", "Done PreconditionFailed TxnAborted"),
         ("AbortTxns", "Done"),
         ("FinishGc", "Done"),
+        ("FinishGcRows", "Done"),
         ("Forget", "Done"),
     ];
     let expected = expected

@@ -72,17 +72,11 @@ impl Model {
                 return Outcome::Done;
             }
             Change::FinishGc { chunks, before } => {
-                let (gone, left) =
-                    self.garbage.drain(..).partition(|one| chunks.contains(&one.entry.chunk) && one.since < *before);
-                self.garbage = left;
-                for one in gone {
-                    if let Some((key, owner, index, disk)) = one.moved
-                        && let Some(data) = self.data.get_mut(&(key, owner))
-                        && let Some(freed) = data.left.get_mut(&(one.entry.chunk, index, disk))
-                    {
-                        *freed = Some(command.time);
-                    }
-                }
+                self.collect(command.time, |one| chunks.contains(&one.entry.chunk) && one.since < *before);
+                return Outcome::Done;
+            }
+            Change::FinishGcRows { rows } => {
+                self.collect(command.time, |one| rows.contains(&(one.entry.chunk, one.since)));
                 return Outcome::Done;
             }
             Change::Forget { before } => {
@@ -249,7 +243,25 @@ impl Model {
                 }
                 Outcome::Done
             }
-            Change::AbortTxns { .. } | Change::FinishGc { .. } | Change::Forget { .. } | Change::Nothing {} => unreachable!(),
+            Change::AbortTxns { .. }
+            | Change::FinishGc { .. }
+            | Change::FinishGcRows { .. }
+            | Change::Forget { .. }
+            | Change::Nothing {} => unreachable!(),
+        }
+    }
+
+    /// Lets go of garbage.
+    fn collect(&mut self, now: Timestamp, is_gone: impl Fn(&ModelGarbage) -> bool) {
+        let (gone, left) = self.garbage.drain(..).partition(is_gone);
+        self.garbage = left;
+        for one in gone {
+            if let Some((key, owner, index, disk)) = one.moved
+                && let Some(data) = self.data.get_mut(&(key, owner))
+                && let Some(freed) = data.left.get_mut(&(one.entry.chunk, index, disk))
+            {
+                *freed = Some(now);
+            }
         }
     }
 
