@@ -69,8 +69,6 @@ pub(crate) struct Driver {
     builds: usize,
     /// The tick at which the log's last write began.
     write_began: u64,
-    /// A write of the log ended in this turn.
-    write_ended: bool,
     flushing: bool,
     flush_due: u64,
     making_spare: bool,
@@ -160,7 +158,6 @@ impl Driver {
             now: 0,
             builds: 0,
             write_began: 0,
-            write_ended: false,
             flushing: false,
             flush_due: 0,
             making_spare: false,
@@ -351,6 +348,7 @@ impl Driver {
         let record_bytes = crate::log::frame_bytes(self.config.segment_bytes) / 2;
         let budget = self.config.cache_bytes / self.groups.len().max(1);
         for group in self.groups.values_mut() {
+            group.sent = group.raw.raft.raft_log.last_index();
             group.propose_new();
             group.start_reads();
             group.produce(&mut self.log, &mut self.outbox, record_bytes);

@@ -8,6 +8,7 @@
 //! - `applied` is what the store shows; Raft itself is told that entries are applied when they are given out, because for it
 //!   that only decides about memberships, which take effect when given out.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -75,6 +76,8 @@ pub(crate) struct Group {
     pub slow_writes: u32,
     /// What a majority elsewhere must have by the end of the write under way to have been faster.
     overtaken_at: u64,
+    /// The last entry that came before this turn.
+    pub sent: u64,
     /// What another replica said contradicts what this one has: it says nothing more in this group.
     pub quarantined: bool,
     /// Entries to apply are being read back; Raft is not asked for work until they are there.
@@ -153,6 +156,7 @@ impl Group {
             campaign: false,
             slow_writes: 0,
             overtaken_at: 0,
+            sent: 0,
             quarantined: false,
             prefetching: false,
             built: None,
@@ -395,10 +399,11 @@ impl Group {
         self.last_batch
     }
 
-    /// A write of the log begins. `head_start` is 1 when the log was busy before: then entries in it may be long on their way to
-    /// others, and only later ones tell whose disk is faster.
-    pub(crate) fn begin_write(&mut self, head_start: u64) {
-        self.overtaken_at = self.raw.raft.raft_log.last_index() + head_start;
+    /// A write of the log begins. Entries that waited for it are on their way to others since they came, and on their disks sooner
+    /// even if all disks are alike: only what came in this turn tells whose is faster, or what a majority elsewhere has already.
+    pub(crate) fn begin_write(&mut self) {
+        let log = &self.raw.raft.raft_log;
+        self.overtaken_at = if log.committed > log.persisted { log.committed } else { self.sent + 1 };
     }
 
     /// A write ends that took long. A leader that is overtaken again and again asks the voter that is furthest to lead: its own
@@ -493,12 +498,12 @@ impl Group {
         self.raw.raft.become_follower(term, 0);
     }
 
-    /// The voter that is furthest, beside this one.
+    /// The voter that is furthest, beside this one; of several the next one in a circle, so that each has its turn.
     pub(crate) fn best_successor(&self) -> Option<ReplicaId> {
         let raft = &self.raw.raft;
         let matched = |id: &u64| raft.prs().get(*id).map_or(0, |progress| progress.matched);
         let others = self.store().members.voters.iter().copied().filter(|id| *id != raft.id);
-        others.max_by_key(|id| (matched(id), *id)).map(ReplicaId)
+        others.max_by_key(|id| (matched(id), Reverse(id.wrapping_sub(raft.id)))).map(ReplicaId)
     }
 
     /// Whether role or term changed since the last call, and whether leadership was lost by it.

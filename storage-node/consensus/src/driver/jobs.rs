@@ -71,10 +71,9 @@ impl Driver {
     }
 
     pub(crate) fn start_jobs(&mut self) {
-        let head_start = u64::from(std::mem::take(&mut self.write_ended));
         if let Some(write) = self.log.begin_write() {
             self.write_began = self.now;
-            self.groups.values_mut().for_each(|group| group.begin_write(head_start));
+            self.groups.values_mut().for_each(|group| group.begin_write());
             self.spawn(move || Done::Written(write.run()));
         }
         if !self.making_spare
@@ -274,7 +273,6 @@ impl Driver {
     }
 
     fn take_written(&mut self, written: Written) {
-        self.write_ended = true;
         for placement in self.log.finish_write(written) {
             self.group(placement.group).store_mut().place(&placement);
         }

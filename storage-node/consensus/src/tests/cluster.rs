@@ -93,6 +93,7 @@ impl Tasks for SlowTasks {
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
         let clock = self.clock.clone();
         let lag = self.disk_lag_ms.load(Ordering::Relaxed);
+        let lag = lag + self.env.random_below(lag / 4 + 1);
         let delays = [self.env.random_below(3) + lag, self.env.random_below(3)].map(Duration::from_millis);
         Box::pin(async move {
             clock.sleep(delays[0]).await;
@@ -247,7 +248,7 @@ impl Cluster {
         *self.net.delay_ms_max.lock() = delay_ms_max;
     }
 
-    /// How long a node's disk takes longer for everything it is asked.
+    /// How long a node's disk takes longer for everything it is asked; a quarter more now and then.
     pub fn set_disk_lag(&self, id: u64, ms: u64) {
         self.nodes[&id].disk_lag_ms.store(ms, Ordering::Relaxed);
     }
