@@ -87,7 +87,7 @@ async fn list(
 impl Ahead {
     /// Goes once through what is dated ahead in a group's queue, by more than a grace. Returns how many rows left it.
     pub async fn collect(&mut self, duties: &Duties, group: GroupId) -> Result<usize, MetaError> {
-        let (grace, now) = (duties.limits.gc_grace, duties.env.monotonic());
+        let grace = duties.limits.gc_grace;
         let key = |garbage: &Garbage| (garbage.since, garbage.entry.chunk);
         let seen = self.seen.entry(group).or_default();
         let mut round = Round::default();
@@ -96,15 +96,17 @@ impl Ahead {
         while listed.len() < AHEAD_MAX {
             let mut garbage = list(duties, group, Timestamp::from_millis(u64::MAX), after).await?;
             let Some(last) = garbage.last() else { break };
+            let now = duties.env.monotonic();
             after = Some(key(last));
             let more = garbage.len() >= QUEUE_PAGE as usize;
+            duties.env.pass(Waypoint::GarbageListed).await;
             listed.extend(garbage.iter().map(|one| (key(one), seen.get(&key(one)).copied().unwrap_or(now))));
             garbage.retain(|one| now.saturating_sub(listed[&key(one)]) >= grace);
             let chunks: BTreeSet<ChunkId> = round.delete(duties, &garbage).await.into_iter().collect();
             let gone: BTreeSet<_> = garbage.iter().map(key).filter(|(_, chunk)| chunks.contains(chunk)).collect();
             if !gone.is_empty() {
                 collected += gone.len();
-                metrics::garbage_collected(gone.len());
+                metrics::garbage_collected(chunks.len());
                 duties.env.pass(Waypoint::GarbageDeleted).await;
                 let rows = gone.into_iter().map(|(since, chunk)| (chunk, since)).collect();
                 duties.propose(group, Change::FinishGcRows { rows }).await?;
@@ -124,7 +126,8 @@ impl Ahead {
 struct Round {
     /// Disks that failed a call: not asked again in this round.
     unreachable: BTreeSet<DiskId>,
-    /// Chunks with garbage on such a disk. `FinishGc` drops all garbage of a chunk, so none of these may be finished.
+    /// Chunks with garbage on such a disk. `FinishGc` drops all garbage of a chunk, so none of these may be finished
+    /// (nor are single rows of it).
     waiting: BTreeSet<ChunkId>,
 }
 

@@ -78,7 +78,8 @@ pub(crate) const LAYOUT_CONFIRM: Duration = Duration::from_secs(60);
 /// The window in which the rate of repair, rebalance and re-coding is measured.
 pub(crate) const RATE_WINDOW: Duration = Duration::from_secs(60);
 
-/// How many rows of a group's gc queue that are dated ahead are remembered: some 4 MiB. The others wait for these to go.
+/// How many rows of one group's gc queue that are dated ahead are remembered: some 4 MiB. The others wait for these to go, also
+/// for those on a disk that is away.
 pub(crate) const AHEAD_MAX: usize = 64 << 10;
 
 /// How many shards one delete call names.

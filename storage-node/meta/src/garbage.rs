@@ -12,6 +12,7 @@ use storage_node_proto::object::ChunkEntry;
 use crate::apply::Entry;
 use crate::claims;
 use crate::format::{self, GarbageRow, MovedFrom, Place, table};
+use crate::limits::CLOCK_DOUBT;
 use crate::view::View;
 
 /// Queues the shards that `dropped` lists. Each of `releases` has a claim that goes with them.
@@ -50,12 +51,18 @@ fn drop_between(state: &mut Overlay<'_>, entry: Entry, chunk: ChunkId, from: Tim
             claims::release(state, txn)?;
         }
         if let Some(moved) = gone.moved {
-            note_freed(state, chunk, &moved, entry.time)?;
+            note_freed(state, chunk, &moved, freed_at(entry.time, gone.garbage.since))?;
         }
         state.delete(row);
         state.delete(by_chunk);
     }
     Ok(())
+}
+
+/// When a slot counts as freed by a worker that says so now, of garbage since `since`. Not before that, if the worker's clock is
+/// behind; but at most so much later, for it may be that one that was ahead.
+fn freed_at(now: Timestamp, since: Timestamp) -> Timestamp {
+    now.max(since.min(now.plus(CLOCK_DOUBT)))
 }
 
 /// The row in the queue that a row of the index by chunk stands for.
@@ -79,4 +86,19 @@ fn note_freed(state: &mut Overlay<'_>, chunk: ChunkId, moved: &MovedFrom, now: T
     }
     state.put(format::data_row(place, moved.owner), format::encode_value(&row));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_not_freed_before_its_shard_became_garbage_unless_that_cannot_be() {
+        let [day, hour] = [24 * 3_600_000, 3_600_000];
+        for (now, since, freed) in
+            [(20 * hour, hour, 20 * hour), (20 * hour, 21 * hour, 21 * hour), (hour, 365 * day, hour + day)]
+        {
+            assert_eq!(freed_at(Timestamp::from_millis(now), Timestamp::from_millis(since)), Timestamp::from_millis(freed));
+        }
+    }
 }

@@ -35,3 +35,6 @@ pub const FORGET_STEP_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 /// one that a deposed leader still has under way would hit the returned shard; no such call lives nearly as long. A chunk that
 /// cannot wait is written anew under another id.
 pub const RETURN_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// How much later than its worker says a deletion may have been, where the garbage itself is dated later still.
+pub const CLOCK_DOUBT: Duration = Duration::from_secs(24 * 60 * 60);
