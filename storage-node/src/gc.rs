@@ -57,12 +57,9 @@ pub(crate) async fn collect(duties: &Duties, group: GroupId) -> Result<usize, Me
         let chunks = round.delete(duties, &garbage).await;
         if !chunks.is_empty() {
             collected += chunks.len();
-            metrics::garbage_collected(chunks.len());
             // Not beyond what was seen: a chunk may have more garbage on the pages to come.
             let seen = before.min(last.since.plus(Duration::from_millis(1)));
-            duties.env.pass(Waypoint::GarbageDeleted).await;
-            duties.propose(group, Change::FinishGc { chunks, before: seen }).await?;
-            duties.env.pass(Waypoint::GarbageFinished).await;
+            finish(duties, group, chunks.len(), Change::FinishGc { chunks, before: seen }).await?;
         }
         if garbage.len() < QUEUE_PAGE as usize {
             break;
@@ -82,6 +79,15 @@ async fn list(
         return Err(MetaError::BadMessage { why: "the answer is not about garbage".into() });
     };
     Ok(garbage)
+}
+
+/// Takes out of the queue what the disks do not have any more, of so many chunks.
+async fn finish(duties: &Duties, group: GroupId, chunks: usize, change: Change) -> Result<(), MetaError> {
+    metrics::garbage_collected(chunks);
+    duties.env.pass(Waypoint::GarbageDeleted).await;
+    duties.propose(group, change).await?;
+    duties.env.pass(Waypoint::GarbageFinished).await;
+    Ok(())
 }
 
 impl Ahead {
@@ -106,11 +112,8 @@ impl Ahead {
             let gone: BTreeSet<_> = garbage.iter().map(key).filter(|(_, chunk)| chunks.contains(chunk)).collect();
             if !gone.is_empty() {
                 collected += gone.len();
-                metrics::garbage_collected(chunks.len());
-                duties.env.pass(Waypoint::GarbageDeleted).await;
                 let rows = gone.into_iter().map(|(since, chunk)| (chunk, since)).collect();
-                duties.propose(group, Change::FinishGcRows { rows }).await?;
-                duties.env.pass(Waypoint::GarbageFinished).await;
+                finish(duties, group, chunks.len(), Change::FinishGcRows { rows }).await?;
             }
             if !more {
                 break;

@@ -44,7 +44,7 @@ impl Holders {
     pub fn holder(&self, disk: DiskId) -> Option<Holder> {
         let map = self.maps.borrow().clone()?;
         let entry = map.disks.get(&disk)?;
-        let up = !self.suspects.contains(disk) && map.serves_shards(disk);
+        let up = self.expects(&map, disk);
         let (standing, shards): (_, Arc<dyn ShardApi>) = if entry.node == self.me {
             (Standing::Local, self.local.clone())
         } else {
@@ -57,8 +57,12 @@ impl Holders {
     pub fn peer(&self, disk: DiskId) -> Option<Arc<dyn NodeApi>> {
         let map = self.maps.borrow().clone()?;
         let node = map.disks.get(&disk)?.node;
-        let expected = node != self.me && map.serves_shards(disk) && !self.suspects.contains(disk);
-        if expected { self.nodes.node(node) } else { None }
+        if node != self.me && self.expects(&map, disk) { self.nodes.node(node) } else { None }
+    }
+
+    /// Whether a disk can be expected to answer.
+    fn expects(&self, map: &ClusterMap, disk: DiskId) -> bool {
+        map.serves_shards(disk) && !self.suspects.contains(disk)
     }
 
     /// Returns once the map in force does not expect the disk to answer.

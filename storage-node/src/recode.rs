@@ -15,7 +15,7 @@
 //! The same is done to a chunk of the right profile with a shard that has nowhere to go ([`crate::diagnosis`]).
 
 use placement_map::ClusterMap;
-use placement_types::{ByteRange, ChunkId, GroupId, TxnId, Waypoint};
+use placement_types::{ChunkId, GroupId, TxnId, Waypoint};
 use storage_node_proto::api::{ChunkApi, ChunkError, MetaError, Owner, WriteChunk};
 use storage_node_proto::command::{Change, Command, FiledChunk, Outcome};
 
@@ -46,8 +46,7 @@ pub(crate) async fn recode(duties: &Duties, group: GroupId, chunk: &FiledChunk, 
     let owner = Owner { txn, slot: chunk.shelf.slot() };
     let request = WriteChunk { chunk: id, owner, profile, bytes: Some(old.bytes) };
     duties.env.pass(Waypoint::RecodeBegun).await;
-    let whole = ByteRange::new(0, u64::from(old.bytes)).expect("zero is the smallest start");
-    let body = duties.coordinator.read_chunk(old.clone(), whole).await?;
+    let body = duties.coordinator.read_chunk(old.clone(), old.whole()).await?;
     let new = duties.coordinator.write_planned(&request, profile.width(), body).await?;
     duties.meter.add(&duties.env, new.shard_bytes() * profile.width() as u64);
     if new.hash != old.hash {

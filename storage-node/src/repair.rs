@@ -105,16 +105,19 @@ pub(crate) async fn rebuild(
     }
     duties.env.pass(Waypoint::RepairBegun).await;
     // What is left of a damaged shard is read only if it does not go without.
-    let mut source = entry.clone();
-    needs.iter().filter(|need| in_place(need)).for_each(|need| source.shards[need.index] = None);
-    let acked = match restore(duties, &RestoreShards { source: source.clone(), targets: targets.clone() }).await {
-        Err(_) if source != *entry => restore(duties, &RestoreShards { source: entry.clone(), targets: targets.clone() }).await?,
+    let mut request = RestoreShards { source: entry.clone(), targets };
+    needs.iter().filter(|need| in_place(need)).for_each(|need| request.source.shards[need.index] = None);
+    let acked = match restore(duties, &request).await {
+        Err(_) if request.source != *entry => {
+            request.source = entry.clone();
+            restore(duties, &request).await?
+        }
         acked => acked?,
     };
     duties.env.pass(Waypoint::RepairWritten).await;
     let mut filled = 0;
     for need in needs {
-        let Some(Target { disk, owner }) = targets[need.index] else { continue };
+        let Some(Target { disk, owner }) = request.targets[need.index] else { continue };
         if acked[need.index] != Some(disk) {
             continue;
         }

@@ -6,7 +6,7 @@
 //! object one per part; completing an upload only names them.
 
 use bytes::Bytes;
-use placement_types::{ChunkId, DiskId, Profile, STRIPE_BYTES, Timestamp, TxnId, UploadId};
+use placement_types::{ByteRange, ChunkId, DiskId, Profile, STRIPE_BYTES, Timestamp, TxnId, UploadId};
 
 /// A version as its owner names it.
 ///
@@ -135,6 +135,11 @@ pub struct ChunkEntry {
 }
 
 impl ChunkEntry {
+    /// All its bytes.
+    pub fn whole(&self) -> ByteRange {
+        ByteRange::new(0, u64::from(self.bytes)).expect("zero is the smallest start")
+    }
+
     /// The bytes of one shard's units.
     pub fn shard_bytes(&self) -> u64 {
         self.shard_bytes_in(self.profile)

@@ -3,13 +3,15 @@
 //! Every call has a deadline, every stream a progress deadline. What fails on the way is `Unreachable`, or, for a metadata
 //! change, `Unknown`: it may have happened, and sending the same transaction again tells.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use placement_types::codec::{Decode, Encode};
 use placement_types::{ByteRange, DiskId, Env, GroupId, ShardId};
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use crate::api::{
     ByteStream, ChunkApi, ChunkError, DiskReport, MetaApi, MetaError, RaftApi, RaftSender, RestoreShards, ShardApi, ShardError,
@@ -57,13 +59,21 @@ impl RemoteNode {
                 ShardMethod::Damage => client.report_damage(request).await,
             }
         };
-        match self.env.timeout(limits::SHARD_DEADLINE, sent).await {
-            Ok(Ok(reply)) => from_reply(reply.into_inner()),
-            Ok(Err(status)) => Err(ShardError::unreachable(&status)),
-            Err(_) => Err(ShardError::Unreachable { why: "no answer within the deadline".to_owned() }),
+        let reply = self.within(limits::SHARD_DEADLINE, sent).await.map_err(|why| ShardError::Unreachable { why })?;
+        from_reply(reply)
+    }
+
+    /// What a call brings in time, or why it brings nothing.
+    async fn within<T>(&self, deadline: Duration, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, String> {
+        match self.env.timeout(deadline, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(describe(&status)),
+            Err(_) => Err(LATE.to_owned()),
         }
     }
 }
+
+const LATE: &str = "no answer within the deadline";
 
 enum ShardMethod {
     Delete,
@@ -87,22 +97,16 @@ impl MetaApi for RemoteNode {
     async fn mutate(&self, group: GroupId, command: Command) -> Result<Outcome, MetaError> {
         let mut client = self.control.clone();
         let request = GroupRequest { group: group.0, payload: command.to_versioned() };
-        let reply = match self.env.timeout(limits::META_DEADLINE, client.mutate(request)).await {
-            Ok(Ok(reply)) => reply.into_inner(),
-            Ok(Err(status)) => return Err(MetaError::Unknown { group, why: describe(&status) }),
-            Err(_) => return Err(MetaError::Unknown { group, why: "no answer within the deadline".to_owned() }),
-        };
+        let reply = self.within(limits::META_DEADLINE, client.mutate(request)).await;
+        let reply = reply.map_err(|why| MetaError::Unknown { group, why })?;
         Outcome::from_versioned(&from_reply::<MetaError>(reply)?).map_err(bad)
     }
 
     async fn query(&self, group: GroupId, query: Query) -> Result<Answer, MetaError> {
         let mut client = self.control.clone();
         let request = GroupRequest { group: group.0, payload: query.to_versioned() };
-        let reply = match self.env.timeout(limits::META_DEADLINE, client.query(request)).await {
-            Ok(Ok(reply)) => reply.into_inner(),
-            Ok(Err(status)) => return Err(MetaError::Unavailable { group, why: describe(&status) }),
-            Err(_) => return Err(MetaError::Unavailable { group, why: "no answer within the deadline".to_owned() }),
-        };
+        let reply = self.within(limits::META_DEADLINE, client.query(request)).await;
+        let reply = reply.map_err(|why| MetaError::Unavailable { group, why })?;
         Answer::from_versioned(&from_reply::<MetaError>(reply)?).map_err(bad)
     }
 }
@@ -121,32 +125,24 @@ impl ChunkApi for RemoteNode {
     async fn read_chunk(&self, entry: ChunkEntry, range: ByteRange) -> Result<ByteStream<ChunkError>, ChunkError> {
         let mut client = self.bulk.clone();
         let request = Request { payload: (entry, range).to_encoded() };
-        match self.env.timeout(limits::PROGRESS_DEADLINE, client.read_chunk(request)).await {
-            Ok(Ok(pieces)) => Ok(from_pieces(self.env.clone(), pieces.into_inner())),
-            Ok(Err(status)) => Err(ChunkError::unreachable(&status)),
-            Err(_) => Err(ChunkError::Unreachable { why: "no answer within the deadline".to_owned() }),
-        }
+        let pieces = self.within(limits::PROGRESS_DEADLINE, client.read_chunk(request)).await;
+        Ok(from_pieces(self.env.clone(), pieces.map_err(|why| ChunkError::Unreachable { why })?))
     }
 
     async fn restore_shards(&self, request: RestoreShards) -> Result<Option<Vec<Option<DiskId>>>, ChunkError> {
         let mut client = self.control.clone();
         let request = Request { payload: request.to_encoded() };
-        let payload = match self.env.timeout(limits::RESTORE_DEADLINE, client.restore_shards(request)).await {
-            Ok(Ok(reply)) => from_reply::<ChunkError>(reply.into_inner())?,
-            Ok(Err(status)) => return Err(ChunkError::unreachable(&status)),
-            Err(_) => return Err(ChunkError::Unreachable { why: "no answer within the deadline".to_owned() }),
-        };
-        Option::<Vec<Option<DiskId>>>::from_encoded(&payload).map_err(bad)
+        let reply = self.within(limits::RESTORE_DEADLINE, client.restore_shards(request)).await;
+        let reply = reply.map_err(|why| ChunkError::Unreachable { why })?;
+        Option::<Vec<Option<DiskId>>>::from_encoded(&from_reply::<ChunkError>(reply)?).map_err(bad)
     }
 
     async fn verify_chunk(&self, entry: ChunkEntry) -> Result<ChunkVerdict, ChunkError> {
         let mut client = self.control.clone();
         let request = Request { payload: entry.to_encoded() };
-        match self.env.timeout(limits::VERIFY_DEADLINE, client.verify_chunk(request)).await {
-            Ok(Ok(reply)) => ChunkVerdict::from_encoded(&from_reply::<ChunkError>(reply.into_inner())?).map_err(bad),
-            Ok(Err(status)) => Err(ChunkError::unreachable(&status)),
-            Err(_) => Err(ChunkError::Unreachable { why: "no answer within the deadline".to_owned() }),
-        }
+        let reply = self.within(limits::VERIFY_DEADLINE, client.verify_chunk(request)).await;
+        let reply = reply.map_err(|why| ChunkError::Unreachable { why })?;
+        ChunkVerdict::from_encoded(&from_reply::<ChunkError>(reply)?).map_err(bad)
     }
 }
 
@@ -170,11 +166,8 @@ impl ShardApi for RemoteNode {
     ) -> Result<ByteStream<ShardError>, ShardError> {
         let mut client = self.bulk.clone();
         let request = Request { payload: ((disk, shard), (first, count)).to_encoded() };
-        match self.env.timeout(limits::PROGRESS_DEADLINE, client.read_units(request)).await {
-            Ok(Ok(pieces)) => Ok(from_pieces(self.env.clone(), pieces.into_inner())),
-            Ok(Err(status)) => Err(ShardError::unreachable(&status)),
-            Err(_) => Err(ShardError::Unreachable { why: "no answer within the deadline".to_owned() }),
-        }
+        let pieces = self.within(limits::PROGRESS_DEADLINE, client.read_units(request)).await;
+        Ok(from_pieces(self.env.clone(), pieces.map_err(|why| ShardError::Unreachable { why })?))
     }
 
     async fn delete_shards(&self, disk: DiskId, shards: Vec<ShardId>) -> Result<(), ShardError> {
@@ -211,7 +204,7 @@ impl RaftApi for RemoteNode {
         let request = RaftMessages { messages, sender: sender.to_encoded() };
         match self.env.timeout(limits::RAFT_DEADLINE, client.raft(request)).await {
             Ok(received) => received.map(|_| ()),
-            Err(_) => Err(Status::new(Code::DeadlineExceeded, "no answer within the deadline")),
+            Err(_) => Err(Status::new(Code::DeadlineExceeded, LATE)),
         }
     }
 }

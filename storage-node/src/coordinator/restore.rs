@@ -1,7 +1,7 @@
 //! Gives a chunk shards that it lacks, out of the others.
 
 use futures::StreamExt;
-use placement_types::{ByteRange, DiskId, Waypoint};
+use placement_types::{DiskId, Waypoint};
 use storage_node_proto::api::{ChunkError, RestoreShards};
 
 use super::write::{Leftovers, ShardSet, write_shards};
@@ -23,9 +23,8 @@ impl Coordinator {
             quorum: 1,
             leftovers: Leftovers::LeaveToScrub,
         };
-        let whole = ByteRange::new(0, u64::from(source.bytes)).expect("zero is the smallest start");
         let env = self.env.clone();
-        let body = read::read_chunk(self, source.clone(), whole).await?;
+        let body = read::read_chunk(self, source.clone(), source.whole()).await?;
         let body = body.then(move |piece| env.clone().passed(Waypoint::RepairDecoded, piece)).boxed();
         let stored = write_shards(self, &set, body).await?;
         assert_eq!(stored.hash, source.hash, "a chunk that is read as a whole is verified against its hash");

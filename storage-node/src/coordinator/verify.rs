@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
-use placement_types::{ByteRange, STRIPE_BYTES, ShardId};
+use placement_types::{STRIPE_BYTES, ShardId};
 use storage_node_erasure::Coder;
 use storage_node_proto::api::{ByteStream, ChunkError, ShardError};
 use storage_node_proto::damage::{ChunkVerdict, ContentVerdict, Held, ShardVerdict};
@@ -22,7 +22,7 @@ use crate::holders::{Holder, Standing};
 
 pub(crate) async fn verify_chunk(coordinator: &Coordinator, entry: &ChunkEntry) -> Result<ChunkVerdict, ChunkError> {
     let bytes = u64::from(entry.bytes);
-    check(entry, ByteRange::new(0, bytes).expect("zero is the smallest start"))?;
+    check(entry, entry.whole())?;
     let mut sources: Vec<Source> = (0..entry.shards.len()).map(|index| Source::new(coordinator, entry, index)).collect();
     let coder = Arc::new(Coder::new(entry.profile));
     let (mut content, mut hasher) = (ContentVerdict::Right, blake3::Hasher::new());

@@ -277,14 +277,20 @@ async fn a_full_disk_refuses_proposals_until_there_is_room() {
     assert_eq!(restarted(&mut cluster).await, after);
 }
 
+/// Three nodes, and the one that leads, whose disk is slow from now on.
+async fn led_from_a_slow_disk(seed: u64) -> (Cluster, u64) {
+    let cluster = Cluster::with_group(seed, 3).await;
+    cluster.write("before").await;
+    let slow = cluster.leader().await;
+    cluster.set_disk_lag(slow, 400);
+    (cluster, slow)
+}
+
 /// A leader whose disk holds up what the others have had for long lets one of them lead, and is not asked again (D21).
 #[tokio::test(start_paused = true)]
 async fn a_leader_on_a_slow_disk_hands_over() {
     for seed in 441..451 {
-        let cluster = Cluster::with_group(seed, 3).await;
-        cluster.write("before").await;
-        let slow = cluster.leader().await;
-        cluster.set_disk_lag(slow, 400);
+        let (cluster, slow) = led_from_a_slow_disk(seed).await;
         let mut written = 0;
         while cluster.leader().await == slow {
             written += 1;
@@ -317,10 +323,7 @@ async fn write_much(cluster: &Cluster, leader: u64, each: u64) {
 #[tokio::test(start_paused = true)]
 async fn a_leader_on_a_slow_disk_hands_over_under_load_too() {
     for seed in 461..471 {
-        let cluster = Cluster::with_group(seed, 3).await;
-        cluster.write("before").await;
-        let slow = cluster.leader().await;
-        cluster.set_disk_lag(slow, 400);
+        let (cluster, slow) = led_from_a_slow_disk(seed).await;
         write_much(&cluster, slow, 20).await;
         assert_ne!(cluster.leader().await, slow, "seed {seed}");
     }
